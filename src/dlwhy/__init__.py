@@ -1,0 +1,54 @@
+"""dlwhy, the dynamic-linker detective: will a native library load in a given process, and if not, why?
+
+>>> import dlwhy
+>>> report = dlwhy.check(["./index.node"], host=dlwhy.Host.executable("/usr/bin/node"))
+>>> report.steps[0].outcome, report.steps[0].message
+
+Public names are loaded on first use, so that `import dlwhy` (and `dlwhy --version`) costs next to nothing.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dlwhy.api import Host as Host
+    from dlwhy.api import check as check
+    from dlwhy.api import tls as tls
+    from dlwhy.api import tree as tree
+    from dlwhy.errors import DlwhyError as DlwhyError
+    from dlwhy.errors import ElfError as ElfError
+    from dlwhy.errors import FilesError as FilesError
+    from dlwhy.errors import UnsupportedError as UnsupportedError
+    from dlwhy.errors import UsageError as UsageError
+    from dlwhy.report import CheckReport as CheckReport
+    from dlwhy.report import TlsReport as TlsReport
+    from dlwhy.report import TreeReport as TreeReport
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Host": "api", "check": "api", "tls": "api", "tree": "api",
+    "DlwhyError": "errors", "ElfError": "errors", "FilesError": "errors", "UnsupportedError": "errors",
+    "UsageError": "errors",
+    "CheckReport": "report", "TlsReport": "report", "TreeReport": "report",
+}  # fmt: skip
+
+__all__ = [
+    "CheckReport", "DlwhyError", "ElfError", "FilesError", "Host", "TlsReport", "TreeReport", "UnsupportedError",
+    "UsageError", "__version__", "check", "tls", "tree",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'dlwhy' has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module("dlwhy." + home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Bytes -> facts: our own ELF reader. It knows no path, no host and no loader."""

@@ -1,0 +1,294 @@
+"""Elf: one object's header, segments and what hangs from them, each decoded when it is first asked for.
+
+What the loader uses is found as the loader finds it: through program headers and addresses, never through section
+headers. Section headers serve attribution only, and may be missing.
+"""
+
+from __future__ import annotations
+
+from dlwhy.elf.constants import PT_DYNAMIC, PT_INTERP, PT_LOAD, PT_TLS
+from dlwhy.elf.machine import Machine, machine
+from dlwhy.elf.records import Layout, layout
+from dlwhy.errors import ElfError, OutOfBounds
+from dlwhy.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dlwhy.elf.dynamic import Dynamic
+    from dlwhy.elf.symbols import DynamicSymbols
+    from dlwhy.elf.versions import Versions
+    from dlwhy.view import View
+
+PHDR_LIMIT = 65535
+_PAGE = 4096
+
+
+class Segment(Record):
+    """One program header (gABI ch. 5), fields as in the file; sizes in bytes."""
+
+    type: int
+    flags: int
+    offset: int
+    vaddr: int
+    paddr: int
+    filesz: int
+    memsz: int
+    align: int
+
+
+class Section(Record):
+    """One section header (gABI ch. 4)."""
+
+    name: str
+    type: int
+    flags: int
+    addr: int
+    offset: int
+    size: int
+    link: int
+    info: int
+    addralign: int
+    entsize: int
+
+
+class TlsSegment(Record):
+    """The initialisation image of one object's thread-local storage: PT_TLS (gABI ch. 5)."""
+
+    vaddr: int
+    filesz: int
+    memsz: int
+    """Bytes every thread gets; the last `memsz - filesz` start as zero (.tbss)."""
+    align: int
+    offset: int
+
+    @property
+    def first_byte(self) -> int:
+        """vaddr mod align: where in its alignment the block must start (l_tls_firstbyte_offset)."""
+        return self.vaddr & (self.align - 1) if self.align else 0
+
+
+class Elf:
+    """One ELF file. Immutable to its users; tables are decoded on first use and kept."""
+
+    __slots__ = (
+        "_dynamic", "_loads", "_phdrs", "_sections", "_symbols", "_versions", "class_", "data", "entry", "flags", "ident",
+        "layout", "machine", "path", "phentsize", "phnum", "phoff", "shentsize", "shnum", "shoff", "shstrndx", "type",
+        "version", "view",
+    )  # fmt: skip
+
+    def __init__(self, view: View) -> None:
+        """Decode the header. Raises `ElfError` when these bytes are no ELF header."""
+        head = view.head
+        self.view = view
+        self.path = view.path
+        if head[:4] != b"\x7fELF":
+            if len(head) == 0 and view.read_errno:
+                raise ElfError(view.path, -1, "cannot be read (is it a directory?)")
+            raise ElfError(view.path, 0, "not an ELF file" if len(head) >= 4 else "too short for an ELF file")
+        if len(head) < 16 or head[4] not in (1, 2) or head[5] not in (1, 2):
+            raise ElfError(view.path, 4, "EI_CLASS and EI_DATA must be 1 or 2 (gABI ch. 4)")
+        self.ident = head[:16]
+        self.class_ = head[4]
+        self.data = head[5]
+        self.layout: Layout = layout(self.class_, self.data)
+        if len(head) < self.layout.ehdr_size:
+            raise OutOfBounds(view.path, 0, f"the file ends at {len(head):#x}, inside the ELF header")
+        (self.type, self.machine, self.version, self.entry, self.phoff, self.shoff, self.flags, _, self.phentsize,
+         self.phnum, self.shentsize, self.shnum, self.shstrndx) = self.layout.ehdr.unpack_from(head, 16)  # fmt: skip
+        self._phdrs: list[tuple[int, ...]] | None = None
+        self._loads: list[tuple[int, ...]] | None = None
+        self._dynamic: Dynamic | None | bool = False
+        self._symbols: DynamicSymbols | None = None
+        self._versions: Versions | None = None
+        self._sections: tuple[Section, ...] | None = None
+
+    @property
+    def little(self) -> bool:
+        """Whether the byte order is little endian."""
+        return self.data == 1
+
+    @property
+    def row(self) -> Machine | None:
+        """The machine's row, or None for a machine without one."""
+        return machine(self.machine, self.class_)
+
+    @property
+    def phdrs(self) -> list[tuple[int, ...]]:
+        """Program headers as tuples in the order of `Segment`. Raises `ElfError` when they leave the file."""
+        if self._phdrs is None:
+            lay = self.layout
+            if self.phnum == 0:
+                self._phdrs = []
+            else:
+                if self.phentsize != lay.phdr_size:
+                    raise ElfError(self.path, 54, f"e_phentsize is {self.phentsize}, must be {lay.phdr_size} (gABI ch. 4)")
+                raw = lay.phdr.iter_unpack(self.view.read(self.phoff, self.phnum * lay.phdr_size))
+                if lay.is64:
+                    self._phdrs = list(raw)
+                else:
+                    self._phdrs = [(t, fl, o, v, p, fs, ms, al) for t, o, v, p, fs, ms, fl, al in raw]
+        return self._phdrs
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The program headers as records."""
+        return tuple(Segment(*row) for row in self.phdrs)
+
+    @property
+    def loads(self) -> list[tuple[int, ...]]:
+        """The PT_LOAD headers, in file order."""
+        if self._loads is None:
+            self._loads = [row for row in self.phdrs if row[0] == PT_LOAD]
+        return self._loads
+
+    @property
+    def tls(self) -> TlsSegment | None:
+        """The PT_TLS that the loader takes: the last one that is not empty (elf/dl-load.c)."""
+        found = None
+        for row in self.phdrs:
+            if row[0] == PT_TLS and row[6]:
+                found = row
+        return TlsSegment(found[3], found[5], found[6], found[7], found[2]) if found else None
+
+    @property
+    def interp(self) -> str | None:
+        """The program interpreter, as written. None without PT_INTERP; `ElfError` when it leaves the file."""
+        for row in self.phdrs:
+            if row[0] == PT_INTERP:
+                if row[5] > 4096:
+                    raise ElfError(self.path, row[2], f"PT_INTERP of {row[5]} bytes; the kernel takes at most 4096")
+                return self.view.read(row[2], row[5]).split(b"\0")[0].decode("utf-8", "surrogateescape")
+        return None
+
+    @property
+    def debug_only(self) -> bool:
+        """Whether this is a separate debug file: its PT_DYNAMIC has memory size but no bytes in the file."""
+        return any(row[0] == PT_DYNAMIC and row[5] == 0 and row[6] > 0 for row in self.phdrs) or (
+            bool(self.loads) and all(row[5] == 0 for row in self.loads if row[6])
+        )
+
+    # -- bytes by address ----------------------------------------------------------------------------------------
+
+    def offset_of(self, vaddr: int) -> int | None:
+        """Return the file offset behind an address, or None when no bytes of the file lie there."""
+        for row in self.loads:
+            if row[3] <= vaddr < row[3] + row[5]:
+                return vaddr - row[3] + row[2]
+        return None
+
+    def at(self, vaddr: int, size: int) -> bytes:
+        """Return `size` bytes of the mapped object at `vaddr`, zeros where a segment has no bytes in the file.
+
+        Raises `OutOfBounds` where the file ends before the page (the process would get SIGBUS) and `ElfError` where
+        nothing is mapped (SIGSEGV).
+        """
+        for row in self.loads:
+            start = row[3]
+            if start <= vaddr < start + row[6] or start <= vaddr < start + row[5]:
+                have = start + row[5] - vaddr
+                offset = vaddr - start + row[2]
+                if size <= have:
+                    return self._bytes(offset, size)
+                end = max(row[5], row[6])
+                end = start + end + (-(start + end) % _PAGE)
+                if vaddr + size <= end:
+                    if have <= 0:
+                        return bytes(size)
+                    return self._bytes(offset, have) + bytes(size - have)
+                break
+        for row in self.loads:  # the rest of a segment's first and last page is mapped too
+            start = row[3] & -_PAGE
+            end = row[3] + row[5] + (-(row[3] + row[5]) % _PAGE)
+            if start <= vaddr and vaddr + size <= end:
+                return self._bytes(vaddr - row[3] + row[2], size)
+        raise ElfError(self.path, -1, f"address {vaddr:#x} (+{size}) lies in no PT_LOAD segment")
+
+    def _bytes(self, offset: int, size: int) -> bytes:
+        view = self.view
+        end = offset + size
+        if end <= view.size:
+            return view.read(offset, size)
+        if end <= view.size + (-view.size % _PAGE) and 0 <= offset:
+            part = view.some(offset, size)
+            return part + bytes(size - len(part))  # the kernel fills the last page with zeros
+        raise OutOfBounds(view.path, offset, f"{size} bytes are mapped from here, but the file ends at {view.size:#x}")
+
+    def around(self, vaddr: int, limit: int) -> bytes:
+        """Return up to `limit` bytes from `vaddr` on, as far as the file has them: a window to parse in."""
+        for row in self.loads:
+            if row[3] <= vaddr < row[3] + row[5]:
+                return self.view.some(vaddr - row[3] + row[2], min(limit, row[3] + row[5] - vaddr))
+        return b""
+
+    # -- what hangs from the program headers ---------------------------------------------------------------------
+
+    @property
+    def dynamic(self) -> Dynamic | None:
+        """The dynamic section, found through PT_DYNAMIC; None when there is none with bytes in the file."""
+        if self._dynamic is False:
+            from dlwhy.elf.dynamic import Dynamic
+
+            place = None
+            for row in self.phdrs:
+                if row[0] == PT_DYNAMIC and row[5]:
+                    place = row
+            self._dynamic = Dynamic(self, place[3], place[2], place[5]) if place else None
+        return self._dynamic  # type: ignore[return-value]
+
+    @property
+    def symbols(self) -> DynamicSymbols:
+        """The dynamic symbol table (empty when there is none)."""
+        if self._symbols is None:
+            from dlwhy.elf.symbols import DynamicSymbols
+
+            self._symbols = DynamicSymbols(self)
+        return self._symbols
+
+    @property
+    def versions(self) -> Versions:
+        """Version needs, definitions and the version of each dynamic symbol."""
+        if self._versions is None:
+            from dlwhy.elf.versions import Versions
+
+            self._versions = Versions(self)
+        return self._versions
+
+    # -- sections: for attribution only --------------------------------------------------------------------------
+
+    @property
+    def sections(self) -> tuple[Section, ...]:
+        """The section headers; empty when there are none or when they lie outside the file."""
+        if self._sections is None:
+            try:
+                self._sections = self._read_sections()
+            except ElfError:
+                self._sections = ()
+        return self._sections
+
+    def _read_sections(self) -> tuple[Section, ...]:
+        lay = self.layout
+        if not self.shoff or self.shentsize != lay.shdr.size:
+            return ()
+        count, strndx = self.shnum, self.shstrndx
+        first = lay.shdr.unpack(self.view.read(self.shoff, lay.shdr.size))
+        if count == 0:
+            count = first[5]  # gABI ch. 4: the real number is in sh_size of section 0
+        if strndx == 0xFFFF:
+            strndx = first[6]
+        if count * lay.shdr.size > self.view.size:
+            return ()
+        rows = list(lay.shdr.iter_unpack(self.view.read(self.shoff, count * lay.shdr.size)))
+        names = b""
+        if strndx < count:
+            names = self.view.some(rows[strndx][4], min(rows[strndx][5], 1 << 24))
+        result = []
+        for row in rows:
+            end = names.find(b"\0", row[0])
+            name = names[row[0] : min(end, row[0] + 4096)].decode("utf-8", "surrogateescape") if end >= 0 else ""
+            result.append(Section(name, *row[1:]))
+        return tuple(result)
+
+
+def read(view: View) -> Elf:
+    """Return the ELF file in `view`. Raises `ElfError` when its header is none."""
+    return Elf(view)

@@ -1,0 +1,180 @@
+"""REL, RELA and RELR as columns (gABI ch. 4; generic ABI proposal for RELR).
+
+Relocation tables run to millions of entries, nearly all of them relative. They are read through one buffer and
+filtered by the strided low byte of r_info; only what is not relative becomes Python objects.
+"""
+
+from __future__ import annotations
+
+import re
+
+from dlwhy.elf.constants import (
+    DT_JMPREL,
+    DT_PLTREL,
+    DT_PLTRELSZ,
+    DT_REL,
+    DT_RELA,
+    DT_RELACOUNT,
+    DT_RELASZ,
+    DT_RELCOUNT,
+    DT_RELSZ,
+)
+from dlwhy.errors import ElfError, OutOfBounds
+from dlwhy.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from dlwhy.elf.file import Elf
+
+_PIECE = 24 * 8 * 4096
+"""Bytes read at a time: a multiple of every record size."""
+
+
+class Table(Record):
+    """One range of relocations."""
+
+    name: str
+    """DT_RELA, DT_REL or DT_JMPREL."""
+    vaddr: int
+    size: int
+    rela: bool
+    """Whether entries carry an addend."""
+    relative: int
+    """How many entries at the start the loader takes for relative without looking (DT_RELACOUNT)."""
+
+
+class Relocation(Record):
+    """One relocation."""
+
+    offset: int
+    type: int
+    symbol: int
+    addend: int
+    """0 for REL, whose addend stands at `offset` in the segment."""
+
+
+def tables(elf: Elf) -> tuple[Table, ...]:
+    """Return the relocation tables in the order in which the loader applies them: REL, RELA, then JMPREL.
+
+    A JMPREL range that lies at the end of REL or RELA is a table of its own here, and cut off there.
+    """
+    dynamic = elf.dynamic
+    if dynamic is None:
+        return ()
+    tags = dynamic.tags
+    jump = tags.get(DT_JMPREL, 0)
+    jump_size = tags.get(DT_PLTRELSZ, 0) if jump else 0
+    result = []
+    for name, start, size, count, rela in (
+        ("DT_REL", DT_REL, DT_RELSZ, DT_RELCOUNT, False),
+        ("DT_RELA", DT_RELA, DT_RELASZ, DT_RELACOUNT, True),
+    ):
+        if start in tags and tags.get(size, 0):
+            length = tags[size]
+            if jump_size and tags[start] + length == jump + jump_size and (tags.get(DT_PLTREL) == DT_RELA) == rela:
+                length -= jump_size
+            if length > 0:
+                result.append(Table(name, tags[start], length, rela, tags.get(count, 0)))
+    if jump_size:
+        result.append(Table("DT_JMPREL", jump, jump_size, tags.get(DT_PLTREL, DT_RELA) == DT_RELA, 0))
+    return tuple(result)
+
+
+def _pieces(elf: Elf, table: Table, skip: int) -> Iterator[bytes]:
+    lay = elf.layout
+    step = lay.rela.size if table.rela else lay.rel.size
+    size = table.size - table.size % step
+    if size > elf.view.size:
+        raise OutOfBounds(elf.path, -1, f"{table.name} of {size} bytes, but the file has {elf.view.size}")
+    done = min(skip * step, size)
+    piece = _PIECE - _PIECE % step
+    while done < size:
+        part = min(piece, size - done)
+        yield elf.at(table.vaddr + done, part)
+        done += part
+
+
+def _column(elf: Elf, data: bytes, rela: bool) -> bytes:
+    """The low byte of each relocation's type."""
+    lay = elf.layout
+    step = lay.rela.size if rela else lay.rel.size
+    if lay.is64:
+        return data[8::step] if elf.little else data[15::step]
+    return data[4::step] if elf.little else data[7::step]
+
+
+def references(elf: Elf, table: Table, skip_types: frozenset[int]) -> dict[int, None]:
+    """Return the distinct r_info of a table, in the order of their first entry, as keys of a dict.
+
+    Entries whose type is in `skip_types` (all below 256), and the first `table.relative`, are left out without being
+    decoded.
+    """
+    lay = elf.layout
+    layout = lay.rela if table.rela else lay.rel
+    step = layout.size
+    result: dict[int, None] = {}
+    wanted = re.compile(b"[^" + b"".join(re.escape(bytes([t])) for t in sorted(skip_types) if t < 256) + b"]")
+    wide = any(t > 255 for t in skip_types)
+    for data in _pieces(elf, table, table.relative):
+        column = _column(elf, data, table.rela)
+        if wide:
+            result.update(dict.fromkeys(row[1] for row in layout.iter_unpack(data)))
+            continue
+        places = [m.start() for m in wanted.finditer(column)]
+        if len(places) == len(column):
+            result.update(dict.fromkeys(row[1] for row in layout.iter_unpack(data)))
+        elif places:
+            unpack = layout.unpack_from
+            result.update(dict.fromkeys(unpack(data, place * step)[1] for place in places))
+    return result
+
+
+def split_info(elf: Elf, info: int) -> tuple[int, int]:
+    """Return (symbol index, type) of an r_info."""
+    return (info >> 32, info & 0xFFFFFFFF) if elf.layout.is64 else (info >> 8, info & 0xFF)
+
+
+def of_types(elf: Elf, wanted: Iterable[int]) -> list[tuple[Relocation, str]]:
+    """Return the relocations whose type is one of `wanted`, each with the name of its table, in loader order.
+
+    Raises `ElfError` when a table leaves the file.
+    """
+    kinds = frozenset(wanted)
+    if not kinds:
+        return []
+    low = re.compile(b"[" + b"".join(re.escape(bytes([k & 0xFF])) for k in sorted(kinds)) + b"]")
+    lay = elf.layout
+    result = []
+    for table in tables(elf):
+        layout = lay.rela if table.rela else lay.rel
+        step = layout.size
+        for data in _pieces(elf, table, 0):
+            for match in low.finditer(_column(elf, data, table.rela)):
+                row = layout.unpack_from(data, match.start() * step)
+                symbol, kind = split_info(elf, row[1])
+                if kind in kinds:
+                    result.append((Relocation(row[0], kind, symbol, row[2] if table.rela else 0), table.name))
+    return result
+
+
+def relative_entries_wrong(elf: Elf, table: Table, relative: int) -> bool:
+    """Whether DT_RELACOUNT counts an entry that is not relative (the loader asserts that it does not).
+
+    Raises `ElfError` when the table leaves the file.
+    """
+    if not table.relative:
+        return False
+    left = table.relative
+    for data in _pieces(elf, table, 0):
+        column = _column(elf, data, table.rela)[:left]
+        if column.count(relative & 0xFF) != len(column):
+            return True
+        left -= len(column)
+        if left <= 0:
+            return False
+    return False
+
+
+__all__ = ["ElfError", "Relocation", "Table", "of_types", "references", "relative_entries_wrong", "split_info", "tables"]

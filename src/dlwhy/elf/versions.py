@@ -1,0 +1,155 @@
+"""Symbol versions: verneed, verdef, versym (LSB Core, Symbol Versioning; glibc elf/dl-version.c).
+
+Chains are followed as far as the bytes of the file go, never further than their number allows: a next offset of zero
+ends a chain whatever the count says.
+"""
+
+from __future__ import annotations
+
+from dlwhy.elf.constants import DT_VERDEF, DT_VERNEED, DT_VERSYM, VERSYM_HIDDEN
+from dlwhy.errors import ElfError
+from dlwhy.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from struct import Struct
+
+    from dlwhy.elf.file import Elf
+
+_MAX_RECORDS = 65536
+
+
+class Need(Record):
+    """One version that an object needs of a file."""
+
+    file: str
+    name: str
+    hash: int
+    weak: bool
+    index: int
+    """vna_other without its top bit: what versym refers to."""
+    hidden: bool
+
+
+class Definition(Record):
+    """One version that an object defines."""
+
+    name: str
+    hash: int
+    flags: int
+    index: int
+
+
+class Versions:
+    """The version tables of one object; all three may be missing."""
+
+    __slots__ = ("_by_index", "_elf", "_needs", "_versym", "defines", "need_files", "verdef_version", "verneed_version")
+
+    def __init__(self, elf: Elf) -> None:
+        self._elf = elf
+        tags = elf.dynamic.tags if elf.dynamic else {}
+        self.verneed_version = 1
+        """The first vn_version that is not 1, else 1."""
+        self.verdef_version = 1
+        self.need_files: tuple[tuple[str, tuple[Need, ...]], ...] = ()
+        """(file, needs) for each verneed, in file order."""
+        self.defines: tuple[Definition, ...] | None = None
+        """The versions defined, or None without a verdef section."""
+        self._versym: bytes | None = None
+        self._by_index: dict[int, tuple[str, int, bool, str | None]] | None = None
+        if DT_VERNEED in tags:
+            self.need_files = self._read_needs(tags[DT_VERNEED])
+        if DT_VERDEF in tags:
+            self.defines = self._read_defines(tags[DT_VERDEF])
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Every need of every file, in file order."""
+        return tuple(need for _, needs in self.need_files for need in needs)
+
+    def _records(self, window: _Window, kind: Struct, offset: int, next_field: int) -> list[tuple[int, tuple[int, ...]]]:
+        result = []
+        for _ in range(_MAX_RECORDS):
+            row = kind.unpack(window.read(offset, kind.size))
+            result.append((offset, row))
+            if not row[next_field]:
+                return result
+            offset += row[next_field]
+        raise ElfError(self._elf.path, -1, f"a version table has more than {_MAX_RECORDS} records")
+
+    def _read_needs(self, vaddr: int) -> tuple[tuple[str, tuple[Need, ...]], ...]:
+        lay, window = self._elf.layout, _Window(self._elf, vaddr)
+        assert self._elf.dynamic is not None
+        string = self._elf.dynamic.string
+        result = []
+        for offset, (version, _count, file, aux, _next) in self._records(window, lay.verneed, 0, 4):
+            if version != 1 and self.verneed_version == 1:
+                self.verneed_version = version
+            file_name = string(file)
+            needs = tuple(
+                Need(file_name, string(name), hash_, bool(flags & 2), other & 0x7FFF, bool(other & VERSYM_HIDDEN))
+                for _, (hash_, flags, other, name, _n) in self._records(window, lay.vernaux, offset + aux, 4)
+            )
+            result.append((file_name, needs))
+        return tuple(result)
+
+    def _read_defines(self, vaddr: int) -> tuple[Definition, ...]:
+        lay, window = self._elf.layout, _Window(self._elf, vaddr)
+        assert self._elf.dynamic is not None
+        string = self._elf.dynamic.string
+        result = []
+        for offset, (version, flags, index, _count, hash_, aux, _next) in self._records(window, lay.verdef, 0, 6):
+            if version != 1 and self.verdef_version == 1:
+                self.verdef_version = version
+            (name, _) = lay.verdaux.unpack(window.read(offset + aux, lay.verdaux.size))
+            result.append(Definition(string(name), hash_, flags, index & 0x7FFF))
+        return tuple(result)
+
+    @property
+    def has_versym(self) -> bool:
+        """Whether the object has a version of each symbol: without, its definitions match any version."""
+        return self._elf.dynamic is not None and DT_VERSYM in self._elf.dynamic.tags
+
+    def versym(self) -> bytes:
+        """Return the versym table as it stands in the file: two bytes a symbol (empty when there is none)."""
+        if self._versym is None:
+            dynamic = self._elf.dynamic
+            if dynamic is None or DT_VERSYM not in dynamic.tags:
+                self._versym = b""
+            else:
+                self._versym = self._elf.around(dynamic.tags[DT_VERSYM], 2 * self._elf.symbols.count)
+        return self._versym
+
+    def index_of(self, symbol: int) -> int:
+        """Return the versym entry of a symbol, hidden bit included; 1 (global) when the table does not reach it."""
+        raw = self.versym()[2 * symbol : 2 * symbol + 2]
+        return int.from_bytes(raw, "little" if self._elf.little else "big") if len(raw) == 2 else 1
+
+    def by_index(self) -> dict[int, tuple[str, int, bool, str | None]]:
+        """Return version index -> (name, hash, hidden, file): needs and definitions in one table, as l_versions."""
+        if self._by_index is None:
+            table: dict[int, tuple[str, int, bool, str | None]] = {}
+            for need in self.needs:
+                table[need.index] = (need.name, need.hash, need.hidden, need.file)
+            for one in self.defines or ():
+                table[one.index] = (one.name, one.hash, False, None)
+            self._by_index = table
+        return self._by_index
+
+
+class _Window:
+    """Bytes of a table whose length is not written anywhere: grows as it is read."""
+
+    __slots__ = ("_data", "_elf", "_vaddr")
+
+    def __init__(self, elf: Elf, vaddr: int) -> None:
+        self._elf, self._vaddr = elf, vaddr
+        self._data = elf.around(vaddr, 2048)
+
+    def read(self, offset: int, size: int) -> bytes:
+        end = offset + size
+        if end > len(self._data):
+            self._data = self._elf.around(self._vaddr, 2 * end)
+            if end > len(self._data):
+                raise ElfError(self._elf.path, -1, f"a version table at address {self._vaddr:#x} leaves the file")
+        return self._data[offset:end]

@@ -1,0 +1,180 @@
+"""Files: how a path becomes bytes, in this system, below a sysroot, or in a dict made for a test.
+
+Only here does dlwhy touch a file system. Paths are `str` with surrogateescape, as the process under examination
+would write them: below a sysroot `/lib/libc.so.6` means ROOT/lib/libc.so.6, and an absolute link stays inside, as
+after chroot(2).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat as stat_bits
+
+from dlwhy.errors import FilesError
+from dlwhy.view import FileView, View
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_MAX_LINKS = 40
+"""Links followed in one path before ELOOP, as the kernel counts (path_resolution(7))."""
+
+
+class Files:
+    """The files of this system, or of the tree below `root` as chroot(2) would show them."""
+
+    __slots__ = ("_open_views", "reads", "root")
+
+    def __init__(self, root: str = "/") -> None:
+        self.root = "" if os.path.abspath(root) == "/" else os.path.abspath(root)
+        self._open_views: list[FileView] = []
+        self.reads: dict[str, int] = {}
+        """Path -> how often it was opened; a test holds dlwhy to once."""
+
+    def real(self, path: str) -> str:
+        """Return where `path` lies in this system. Raises `FilesError` (ELOOP, ENOENT, ENOTDIR) below a sysroot."""
+        if not self.root:
+            return path
+        return self.root + self.resolve(path)
+
+    def resolve(self, path: str) -> str:
+        """Return `path` (absolute) with every link followed, still as seen from inside the root.
+
+        The last component need not exist. Raises `FilesError` for ELOOP and ENOTDIR.
+        """
+        if not self.root:
+            return os.path.realpath(path)
+        done = ""
+        todo = [part for part in reversed(path.split("/")) if part and part != "."]
+        if path.endswith("/") and todo:
+            todo.insert(0, ".")
+        links = 0
+        while todo:
+            part = todo.pop()
+            if part in (".", ".."):
+                if not os.path.isdir(self.root + done + "/"):
+                    raise FilesError(path, errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+                done = done.rpartition("/")[0] if part == ".." else done
+                continue
+            here = f"{done}/{part}"
+            try:
+                target = os.readlink(self.root + here)
+            except OSError as error:
+                if error.errno == errno.EINVAL or (error.errno == errno.ENOENT and not todo):
+                    done = here
+                    continue
+                raise FilesError(path, error.errno or 0, os.strerror(error.errno or 0)) from None
+            links += 1
+            if links > _MAX_LINKS:
+                raise FilesError(path, errno.ELOOP, os.strerror(errno.ELOOP))
+            if target.startswith("/"):
+                done = ""
+            todo.extend(part for part in reversed(target.split("/")) if part and part != ".")
+        return done or "/"
+
+    def open(self, path: str) -> View:
+        """Open `path` for reading as the loader would. Raises `FilesError` with the errno of open(2).
+
+        A directory opens (reading it is what fails, with EISDIR); a FIFO or device opens without blocking.
+        """
+        self.reads[path] = self.reads.get(path, 0) + 1
+        real = self.real(path)
+        return self._view(path, real)
+
+    def _view(self, path: str, real: str) -> View:
+        def descriptor() -> int:
+            try:
+                return os.open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+            except ValueError:  # an embedded NUL byte; no such name can exist
+                raise FilesError(path, errno.ENOENT, os.strerror(errno.ENOENT)) from None
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE) and self._release():
+                    return descriptor()
+                raise FilesError(path, error.errno or 0, error.strerror or str(error)) from None
+
+        view = FileView(path, descriptor(), descriptor)
+        self._open_views.append(view)
+        return view
+
+    def _release(self) -> bool:
+        """Close the descriptors of older views (they open again when read); whether there were any."""
+        held, self._open_views = self._open_views, []
+        for view in held:
+            view.close()
+        return bool(held)
+
+    def exists(self, path: str) -> bool:
+        """Whether stat(2) of `path` succeeds."""
+        return self.kind(path) is not None
+
+    def kind(self, path: str) -> str | None:
+        """Return "file", "directory" or "other" for what `path` leads to, None when stat(2) fails."""
+        try:
+            mode = os.stat(self.real(path)).st_mode
+        except (OSError, FilesError, ValueError):
+            return None
+        return "file" if stat_bits.S_ISREG(mode) else "directory" if stat_bits.S_ISDIR(mode) else "other"
+
+    def executable(self, path: str) -> bool:
+        """Whether `path` is a regular file with an execute permission bit."""
+        try:
+            mode = os.stat(self.real(path)).st_mode
+        except (OSError, FilesError, ValueError):
+            return False
+        return stat_bits.S_ISREG(mode) and bool(mode & 0o111)
+
+    def link(self, path: str) -> str | None:
+        """Return the target of the symbolic link at `path`, or None when it is none."""
+        try:
+            return os.readlink(self.root + path)
+        except (OSError, ValueError):
+            return None
+
+    def listing(self, path: str) -> list[str]:
+        """Return the names in the directory `path`, sorted. Raises `FilesError`."""
+        try:
+            return sorted(os.listdir(self.real(path)))
+        except OSError as error:
+            raise FilesError(path, error.errno or 0, error.strerror or str(error)) from None
+
+    def close(self) -> None:
+        """Give every descriptor back."""
+        self._release()
+
+
+class DictFiles(Files):
+    """Files held in a dict of path -> bytes: what tests and captured profiles use."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: Mapping[str, bytes]) -> None:
+        super().__init__("/")
+        self._data = dict(data)
+
+    def resolve(self, path: str) -> str:
+        return os.path.normpath(path)
+
+    def open(self, path: str) -> View:
+        self.reads[path] = self.reads.get(path, 0) + 1
+        data = self._data.get(os.path.normpath(path))
+        if data is None:
+            raise FilesError(path, errno.ENOENT, os.strerror(errno.ENOENT))
+        return View(path, data)
+
+    def kind(self, path: str) -> str | None:
+        norm = os.path.normpath(path)
+        if norm in self._data:
+            return "file"
+        return "directory" if any(name.startswith(norm.rstrip("/") + "/") for name in self._data) else None
+
+    def executable(self, path: str) -> bool:
+        return self.kind(path) == "file"
+
+    def link(self, path: str) -> str | None:
+        return None
+
+    def listing(self, path: str) -> list[str]:
+        prefix = os.path.normpath(path).rstrip("/") + "/"
+        return sorted({name[len(prefix) :].split("/")[0] for name in self._data if name.startswith(prefix)})
