@@ -1,0 +1,441 @@
+"""Versions and symbols through the scopes: which definition a reference gets, and which reference gets none.
+
+Binding a load is a join, not a walk: the names wanted by all objects to be relocated are gathered first and held against
+each object's hash table once; after that every lookup is a dictionary. What a lookup accepts is check_match and do_lookup_x
+of glibc elf/dl-lookup.c, rule by rule.
+"""
+
+from __future__ import annotations
+
+from dlwhy.elf.constants import (
+    DT_JMPREL,
+    DT_STRTAB,
+    DT_VERNEED,
+    DT_VERSYM,
+    SHN_ABS,
+    SHN_UNDEF,
+    STB_GLOBAL,
+    STB_GNU_UNIQUE,
+    STB_LOCAL,
+    STB_WEAK,
+    STT_TLS,
+    STV_HIDDEN,
+    STV_INTERNAL,
+    STV_PROTECTED,
+    VER_FLG_BASE,
+    VERSYM_HIDDEN,
+)
+from dlwhy.elf.relocs import references, relative_entries_wrong, split_info, tables
+from dlwhy.elf.symbols import gnu_hash
+from dlwhy.errors import ElfError
+from dlwhy.loader.faults import Death, Fault
+from dlwhy.loader.link_map import EXECUTABLE
+from dlwhy.loader.mapping import died_reading
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from dlwhy.elf.file import Elf
+    from dlwhy.elf.machine import Machine
+    from dlwhy.loader.glibc import Glibc
+    from dlwhy.loader.link_map import LinkMap, Scope
+
+# STT_* that count as a definition: NOTYPE OBJECT FUNC COMMON TLS GNU_IFUNC
+_ALLOWED_TYPES = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 5 | 1 << 6 | 1 << 10
+PLT, COPY = 1, 2
+"""Relocation classes: of the first kind an undefined entry never counts, of the second the program is not searched."""
+
+_GNU_HASHES: dict[bytes, int] = {}
+
+
+class Wanted:
+    """A version that a reference asks for (struct r_found_version)."""
+
+    __slots__ = ("file", "hash", "hidden", "name")
+
+    def __init__(self, name: str, hash_: int, hidden: bool, file: str | None) -> None:
+        self.name, self.hash, self.hidden, self.file = name, hash_, hidden, file
+
+
+class Binding:
+    """The symbol side of one loaded object: its table, its versions, its references, each read once."""
+
+    __slots__ = ("_elf", "_machine", "_raw", "_sym_size", "_versions", "has_versym", "versym")
+
+    def __init__(self, elf: Elf, machine: Machine) -> None:
+        self._elf = elf
+        self._machine = machine
+        self._raw: dict[int, tuple[bytes, int, int, int, int, int]] = {}
+        self._versions: dict[int, Wanted] | None = None
+        dynamic = elf.dynamic
+        tags = dynamic.tags if dynamic is not None else {}
+        # l_versyms is set only when the object needs or defines a version (elf/dl-version.c)
+        self.has_versym = DT_VERSYM in tags and bool(self.versions)
+
+    @property
+    def versions(self) -> dict[int, Wanted]:
+        """Version index -> version, needs and definitions in one table (l_versions). Raises `ElfError`."""
+        if self._versions is None:
+            table: dict[int, Wanted] = {}
+            every = self._elf.versions
+            for need in every.needs:
+                table[need.index] = Wanted(need.name, need.hash, need.hidden, need.file)
+            base = None
+            for one in every.defines or ():
+                if one.flags & VER_FLG_BASE:
+                    base = one
+                else:
+                    table[one.index] = Wanted(one.name, one.hash, False, None)
+            if base is not None:
+                table.setdefault(base.index, Wanted("", 0, False, None))
+            self._versions = table
+        return self._versions
+
+    def symbol(self, index: int) -> tuple[bytes, int, int, int, int, int]:
+        """Return (name, value, size, info, other, shndx). Raises `ElfError`."""
+        found = self._raw.get(index)
+        if found is None:
+            row = self._elf.symbols.symbol(index)
+            found = self._raw[index] = (row.name, row.value, row.size, row.info, row.other, row.shndx)
+        return found
+
+    def version_of(self, index: int) -> tuple[Wanted | None, int]:
+        """Return (version, versym entry) of a symbol; no version for index 0 and 1 or without a table."""
+        if not self.has_versym:
+            return None, 0
+        entry = self._elf.versions.index_of(index)
+        version = self.versions.get(entry & 0x7FFF)
+        return (version if version is not None and version.hash else None), entry
+
+    def ordered(self, lazy: bool) -> Iterator[tuple[int, bool]]:
+        """Yield (r_info, deferred) of the distinct references in the loader's order. Raises `ElfError`.
+
+        `deferred` marks entries of the jump table that lazy binding leaves for later.
+        """
+        skip = frozenset((self._machine.relative, 0))
+        for table in tables(self._elf):
+            if table.name == "DT_JMPREL":
+                for info in references(self._elf, table, frozenset((0,))):
+                    yield info, lazy
+            else:
+                for info in references(self._elf, table, skip):
+                    yield info, False
+
+
+def binding(of: LinkMap, machine: Machine) -> Binding:
+    """Return the symbol side of a link map, made on first use."""
+    if of.binding is None:
+        assert of.elf is not None
+        of.binding = Binding(of.elf, machine)
+    return of.binding
+
+
+def hash_of(name: bytes) -> int:
+    """Return the GNU hash of a name, computed once."""
+    found = _GNU_HASHES.get(name)
+    if found is None:
+        if len(_GNU_HASHES) > 1 << 18:
+            _GNU_HASHES.clear()
+        found = _GNU_HASHES[name] = gnu_hash(name)
+    return found
+
+
+class Definition:
+    """A definition that a reference got."""
+
+    __slots__ = ("info", "map", "shndx", "size", "value")
+
+    def __init__(self, map_: LinkMap, value: int, size: int, info: int, shndx: int) -> None:
+        self.map, self.value, self.size, self.info, self.shndx = map_, value, size, info, shndx
+
+    @property
+    def type(self) -> int:
+        """STT_*."""
+        return self.info & 15
+
+
+class Lookup:
+    """Lookups through scopes, for one relocation pass. `unique` is the namespace's table of unique symbols."""
+
+    __slots__ = ("_cache", "_libc", "_machine", "unique")
+
+    def __init__(self, machine: Machine, libc: Glibc, unique: dict[bytes, Definition]) -> None:
+        self._machine = machine
+        self._libc = libc
+        self._cache: dict[object, Definition | None] = {}
+        self.unique = unique
+
+    def prepare(self, names: Iterable[bytes], scopes: Iterable[Scope]) -> None:
+        """Hold all wanted names against the hash table of every object in these scopes at once."""
+        hashes = {name: hash_of(name) for name in names}
+        if not hashes:
+            return
+        done: set[int] = set()
+        for scope in scopes:
+            for one in scope.maps:
+                if id(one) not in done:
+                    done.add(id(one))
+                    if one.elf is not None:
+                        one.elf.symbols.look_up(hashes)
+
+    def in_object(
+        self, name: bytes, one: LinkMap, wanted: Wanted | None, class_: int, newest: bool = False
+    ) -> Definition | None:
+        """Return what one object offers for a name, or None (do_lookup_x for one map).
+
+        Raises `Death` where the release asserts that the named file has a version table.
+        """
+        if one.elf is None:
+            return None
+        places = one.elf.symbols.look_up({name: hash_of(name)}).get(name)
+        if not places:
+            return None
+        side = binding(one, self._machine)
+        fallback = None
+        alternatives = 0
+        for index in places:
+            _, value, size, info, other, shndx = side.symbol(index)
+            kind = info & 15
+            if (value == 0 and shndx != SHN_ABS and kind != STT_TLS) or (class_ & PLT and shndx == SHN_UNDEF):
+                continue
+            if not _ALLOWED_TYPES >> kind & 1:
+                continue
+            version, entry = side.version_of(index)
+            if wanted is not None:
+                if not side.has_versym:
+                    if self._libc.unversioned_provider_dies and wanted.file is not None and one.has_name(wanted.file):
+                        raise _no_version_table(one)
+                else:
+                    own_hash = version.hash if version is not None else 0
+                    same = version is not None and own_hash == wanted.hash and version.name == wanted.name
+                    if not same:
+                        if wanted.hidden or own_hash or entry & VERSYM_HIDDEN:
+                            continue
+                        if self._libc.base_version_as_fallback:
+                            alternatives += 1
+                            if alternatives == 1:
+                                fallback = Definition(one, value, size, info, shndx)
+                            continue
+            elif side.has_versym and entry & 0x7FFF >= (2 if newest else 3):
+                if not entry & VERSYM_HIDDEN:
+                    alternatives += 1
+                    if alternatives == 1:
+                        fallback = Definition(one, value, size, info, shndx)
+                continue
+            return self._visible(Definition(one, value, size, info, shndx), other)
+        if alternatives == 1 and fallback is not None:
+            return self._visible(fallback, 0)
+        return None
+
+    @staticmethod
+    def _visible(found: Definition, other: int) -> Definition | None:
+        if other & 3 in (STV_HIDDEN, STV_INTERNAL):
+            return None
+        return found if found.info >> 4 in (STB_GLOBAL, STB_WEAK, STB_GNU_UNIQUE) else None
+
+    def find(
+        self, name: bytes, scopes: list[Scope], wanted: Wanted | None, class_: int, newest: bool = False,
+        after: LinkMap | None = None,
+    ) -> Definition | None:  # fmt: skip
+        """Return the first definition in the scopes, or None. `after` skips the objects up to and including one."""
+        key = (
+            name, wanted.name if wanted else None, wanted.hidden if wanted else False, wanted.file if wanted else None, class_,
+            newest, tuple(map(id, scopes)), id(after) if after else 0,
+        )  # fmt: skip
+        if key in self._cache:
+            return self._cache[key]
+        found = self._find(name, scopes, wanted, class_, newest, after)
+        self._cache[key] = found
+        return found
+
+    def _find(
+        self, name: bytes, scopes: list[Scope], wanted: Wanted | None, class_: int, newest: bool, after: LinkMap | None
+    ) -> Definition | None:
+        skipping = after is not None
+        for scope in scopes:
+            for one in scope.maps:
+                if skipping:
+                    skipping = one is not after
+                    continue
+                if class_ & COPY and one.type == EXECUTABLE:
+                    continue
+                found = self.in_object(name, one, wanted, class_, newest)
+                if found is not None:
+                    if found.info >> 4 == STB_GNU_UNIQUE:
+                        return self._unique(name, found, class_)
+                    return found
+        return None
+
+    def _unique(self, name: bytes, found: Definition, class_: int) -> Definition:
+        first = self.unique.setdefault(name, found)
+        if first is found and not class_ & COPY and found.map.type == "loaded":
+            found.map.nodelete = True
+        return first
+
+
+def _no_version_table(one: LinkMap) -> Death:
+    expression = "version->filename == NULL || ! _dl_name_match_p (version->filename, map)"
+    return Death(
+        "version-table-missing", "relocate",
+        f"{one.shown} has no version table, but a versioned symbol of it is wanted; releases up to 2.40 stop with an assertion",
+        f"Inconsistency detected by ld.so: dl-lookup.c: 0: check_match: Assertion `{expression}' failed!", 127, one.shown,
+    )  # fmt: skip
+
+
+# -- versions -----------------------------------------------------------------------------------------------------------
+
+
+def check_versions(of: LinkMap, listed: list[LinkMap], notice: list[str] | None, program: str, relr: bool) -> list[Fault]:
+    """Check that every version an object needs is defined (elf/dl-version.c, _dl_check_map_versions).
+
+    With `notice` (a start-up) errors of missing versions are gathered and returned, and remarks are appended to
+    `notice`; without it the first error is raised. Raises `Fault`, `Death`.
+    """
+    assert of.elf is not None
+    dynamic = of.elf.dynamic
+    if dynamic is None or DT_STRTAB not in dynamic.tags:
+        return []
+    faults: list[Fault] = []
+    try:
+        versions = of.elf.versions
+        if DT_VERNEED in dynamic.tags and versions.verneed_version != 1 and _first_version(of.elf) != 1:
+            raise Fault(
+                "bad-version-table", "version", f"unsupported version {_first_version(of.elf)} of Verneed record", of.shown
+            )
+        relr_ref = False
+        for file, needs in versions.need_files:
+            provider = next((one for one in listed if one.has_name(file)), None) or next(
+                (one for one in of.searchlist.maps if one.has_name(file)), None
+            )
+            if provider is None:
+                text = "Inconsistency detected by ld.so: dl-version.c: 0: _dl_check_map_versions: Assertion `needed != NULL' failed!"
+                raise Death("assertion", "version", f"{of.shown} needs versions of {file}, which is not loaded", text, 127, of.shown)
+            for need in needs:
+                relr_ref |= need.name == "GLIBC_ABI_DT_RELR"
+                fault = _check_one(need.name, need.hash, need.weak, provider, of, notice, program)
+                if fault is not None:
+                    if notice is None:
+                        raise fault
+                    faults.append(fault)
+        if relr and DT_VERNEED in dynamic.tags and 36 in dynamic.tags and not relr_ref:
+            if any(name.startswith("libc.so.") for name in dynamic.needed):
+                raise Fault("missing-version", "version", "DT_RELR without GLIBC_ABI_DT_RELR dependency", of.shown)
+    except ElfError as error:
+        raise died_reading(error, "version") from None
+    return faults
+
+
+def _first_version(elf: Elf) -> int:
+    dynamic = elf.dynamic
+    assert dynamic is not None
+    (value,) = elf.layout.u16.unpack(elf.at(dynamic.tags[DT_VERNEED], 2))
+    return int(value)
+
+
+def _check_one(
+    name: str, hash_: int, weak: bool, provider: LinkMap, of: LinkMap, notice: list[str] | None, program: str
+) -> Fault | None:
+    assert provider.elf is not None
+    versions = provider.elf.versions
+    defines = versions.defines
+    if defines is None:
+        if notice is not None:
+            notice.append(f"{program}: {provider.shown}: no version information available (required by {of.shown})")
+        return None
+    if versions.verdef_version != 1:
+        return Fault(
+            "bad-version-table", "version", f"unsupported version {versions.verdef_version} of Verdef record", provider.shown
+        )
+    if any(one.hash == hash_ and one.name == name for one in defines):
+        return None
+    if weak:
+        if notice is not None:
+            notice.append(f"{program}: {provider.shown}: weak version `{name}' not found (required by {of.shown})")
+        return None
+    fault = Fault(
+        "missing-version", "version", f"version `{name}' not found (required by {of.shown})", provider.shown,
+        because=f"{of.shown} needs version {name}, and {provider.shown} defines {_newest(defines, name)}",
+        needed_by=of.shown,
+    )  # fmt: skip
+    fault.subject = of.shown
+    return fault
+
+
+def _newest(defines: Iterable[object], name: str) -> str:
+    """Say what the provider has of the same family of versions, e.g. `GLIBC_2.36` at most."""
+    family = name.rpartition("_")[0]
+    names = [one.name for one in defines if one.name.rpartition("_")[0] == family]  # type: ignore[attr-defined]
+
+    def order(text: str) -> list[int]:
+        return [int(part) if part.isdigit() else -1 for part in text.rpartition("_")[2].split(".")]
+
+    return f"{family} versions up to {max(names, key=order)}" if names else f"no version of the family {family or name}"
+
+
+# -- references ---------------------------------------------------------------------------------------------------------
+
+
+def type_class(machine: Machine, kind: int) -> int:
+    """Return the relocation class of a type (elf_machine_type_class)."""
+    if kind == machine.jump_slot or kind in machine.tpoff or kind in machine.dtpmod or kind in machine.dtpoff or kind in machine.tlsdesc:
+        return PLT
+    return COPY if kind == machine.copy else 0
+
+
+def is_lazy(of: LinkMap, mode_lazy: bool) -> bool:
+    """Whether the object's jump table is left for later."""
+    assert of.elf is not None
+    dynamic = of.elf.dynamic
+    return mode_lazy and dynamic is not None and not dynamic.bind_now and DT_JMPREL in dynamic.tags
+
+
+def wanted_names(of: LinkMap, infos: Iterable[int], machine: Machine) -> set[bytes]:
+    """Return the names that an object's references look up. Raises `ElfError`."""
+    side = binding(of, machine)
+    assert of.elf is not None
+    names = set()
+    for info in infos:
+        index = split_info(of.elf, info)[0]
+        if index:
+            name, _, _, symbol_info, _, _ = side.symbol(index)
+            if symbol_info >> 4 != STB_LOCAL:
+                names.add(name)
+    return names
+
+
+def check_relative(of: LinkMap, machine: Machine) -> None:
+    """Raise `Death` when DT_RELACOUNT counts an entry that is not relative."""
+    assert of.elf is not None
+    for table in tables(of.elf):
+        if table.relative and relative_entries_wrong(of.elf, table, machine.relative):
+            expression = "ELFW(R_TYPE) (reloc->r_info) == R_X86_64_RELATIVE"
+            raise Death(
+                "assertion", "relocate", f"DT_RELACOUNT of {of.shown} counts an entry that is not relative",
+                f"Inconsistency detected by ld.so: dl-machine.h: 0: elf_machine_rela_relative: Assertion `{expression}' failed!",
+                127, of.shown,
+            )  # fmt: skip
+
+
+def resolve(of: LinkMap, index: int, kind: int, machine: Machine, lookup: Lookup) -> tuple[Definition | None, bytes, bool]:
+    """Return (definition, name, was looked up) for a reference of `of`. Raises `Fault` for a strong one without.
+
+    A weak reference without a definition gives (None, name, True).
+    """
+    side = binding(of, machine)
+    name, value, size, info, other, shndx = side.symbol(index)
+    if info >> 4 == STB_LOCAL or other & 3 in (STV_HIDDEN, STV_INTERNAL):
+        return Definition(of, value, size, info, shndx), name, False
+    wanted, _ = side.version_of(index)
+    class_ = type_class(machine, kind)
+    found = lookup.find(name, of.scopes, wanted, class_)
+    if found is None:
+        if info >> 4 == STB_WEAK:
+            return None, name, True
+        text = "undefined symbol: " + name.decode("utf-8", "surrogateescape") + (f", version {wanted.name}" if wanted else "")
+        fault = Fault("undefined-symbol", "relocate", text, of.shown)
+        fault.occasion = "symbol lookup error"
+        raise fault
+    if other & 3 == STV_PROTECTED and found.map is not of:
+        return Definition(of, value, size, info, shndx), name, True
+    return found, name, True

@@ -1,0 +1,178 @@
+"""ld.so.cache as the loader reads it (glibc sysdeps/generic/dl-cache.h, elf/dl-cache.c).
+
+Two formats, and the old one with the new embedded behind it; the new one wins. Entries are sorted in descending order of a
+comparison in which runs of digits count as numbers, and found by binary search. Offsets of the new format count from the
+start of the new part.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+from dlwhy.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+OLD_MAGIC = b"ld.so-1.7.0\0"
+NEW_MAGIC = b"glibc-ld.so.cache1.1"
+_EXTENSION_MAGIC = 0xEAA42174
+_HWCAP_EXTENSION = 1 << 62
+_ISA_LEVEL_MASK = 0x3FF << 32
+_OLD_ENTRY = Struct("<iII")
+_NEW_ENTRY = Struct("<iIIIQ")
+
+FLAGS = {(62, 2): 0x303, (62, 1): 0x803, (3, 1): 3, (183, 2): 0xA03, (40, 1): 0x903, (21, 2): 0x503, (22, 2): 0x403, (243, 2): 0x1003}
+"""(e_machine, EI_CLASS) -> the flags that an entry must have (dl-cache.h, FLAG_*)."""
+_FLAG_ANY_ELF = 1
+
+
+class Hit(Record):
+    """An entry that matches a name."""
+
+    path: str
+    hwcap: str | None
+    """glibc-hwcaps subdirectory that it was found in; None for the ordinary one."""
+    legacy: int
+    """Legacy hwcap word; 0 for none."""
+
+
+class Cache:
+    """A parsed ld.so.cache. Empty when the bytes are none."""
+
+    __slots__ = ("_base", "_count", "_data", "_entry", "_names", "_start", "hwcaps", "usable")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._base = self._start = self._count = 0
+        self._entry = _NEW_ENTRY
+        self._names: dict[int, bytes] = {}
+        self.hwcaps: tuple[str, ...] = ()
+        """glibc-hwcaps names that entries refer to."""
+        self.usable = self._open()
+
+    def _open(self) -> bool:
+        data = self._data
+        at = 0
+        if data[: len(OLD_MAGIC)] == OLD_MAGIC and len(data) >= 16:
+            count = int.from_bytes(data[12:16], "little")
+            end = 16 + 12 * count
+            at = end + (-end % 8)
+            if data[at : at + len(NEW_MAGIC)] != NEW_MAGIC:
+                if end > len(data):
+                    return False
+                self._start, self._base, self._count, self._entry = 16, end, count, _OLD_ENTRY
+                return True
+        elif data[: len(NEW_MAGIC)] != NEW_MAGIC:
+            return False
+        if at + 48 > len(data):
+            return False
+        count = int.from_bytes(data[at + 20 : at + 24], "little")
+        if data[at + 28] & 3 not in (0, 2) or at + 48 + 24 * count > len(data):
+            return False
+        self._base, self._start, self._count = at, at + 48, count
+        extension = int.from_bytes(data[at + 32 : at + 36], "little")
+        if extension:
+            self._read_extension(at + extension)
+        return True
+
+    def _read_extension(self, at: int) -> None:
+        data = self._data
+        if at % 4 or int.from_bytes(data[at : at + 4], "little") != _EXTENSION_MAGIC:
+            return
+        number = int.from_bytes(data[at + 4 : at + 8], "little")
+        for i in range(min(number, 16)):
+            tag, _, offset, size = Struct("<4I").unpack(data[at + 8 + 16 * i : at + 24 + 16 * i].ljust(16, b"\0"))
+            if tag == 1:
+                words = [int.from_bytes(data[self._base + offset + 4 * k :][:4], "little") for k in range(min(size // 4, 64))]
+                self.hwcaps = tuple(self._string(word).decode("utf-8", "surrogateescape") for word in words)
+
+    def _string(self, offset: int) -> bytes:
+        at = self._base + offset
+        end = self._data.find(b"\0", at)
+        return self._data[at:end] if 0 <= at <= end else b""
+
+    def _key(self, index: int) -> bytes:
+        return self._string(self._entry.unpack_from(self._data, self._start + index * self._entry.size)[1])
+
+    def look_up(self, name: str, flags: int, active: Callable[[str], int | None], legacy_ok: Callable[[int], bool]) -> Hit | None:
+        """Return the entry that the loader takes for `name`, or None.
+
+        `active(hwcap)` is the priority of a glibc-hwcaps name (lower wins) or None when it is not searched;
+        `legacy_ok(word)` says whether an entry with a legacy hwcap word is taken.
+        """
+        if not self.usable:
+            return None
+        wanted = name.encode("utf-8", "surrogateescape")
+        left, right = 0, self._count - 1
+        while left <= right:
+            middle = (left + right) // 2
+            order = compare(wanted, self._key(middle))
+            if order == 0:
+                break
+            if order < 0:
+                left = middle + 1
+            else:
+                right = middle - 1
+        else:
+            return None
+        while middle > 0 and compare(wanted, self._key(middle - 1)) == 0:
+            middle -= 1
+        return self._best(wanted, middle, flags, active, legacy_ok)
+
+    def _best(
+        self, wanted: bytes, index: int, flags: int, active: Callable[[str], int | None], legacy_ok: Callable[[int], bool]
+    ) -> Hit | None:
+        best: tuple[int, str] | None = None
+        while index < self._count and compare(wanted, self._key(index)) == 0:
+            row = self._entry.unpack_from(self._data, self._start + index * self._entry.size)
+            index += 1
+            if row[0] not in (flags, _FLAG_ANY_ELF):
+                continue
+            path = self._string(row[2]).decode("utf-8", "surrogateescape")
+            hwcap = row[4] if len(row) == 5 else 0
+            if hwcap & _HWCAP_EXTENSION and not hwcap & ~(_HWCAP_EXTENSION | _ISA_LEVEL_MASK | 0xFFFFFFFF):
+                place = hwcap & 0xFFFFFFFF
+                priority = active(self.hwcaps[place]) if place < len(self.hwcaps) else None
+                if priority is not None and (best is None or priority < best[0]):
+                    best = (priority, self.hwcaps[place])
+                    found = Hit(path, self.hwcaps[place], 0)
+                continue
+            if best is not None:
+                return found  # a plain entry ends the search for better glibc-hwcaps ones
+            if hwcap and not legacy_ok(hwcap):
+                continue
+            return Hit(path, None, hwcap)
+        return found if best is not None else None
+
+
+def compare(one: bytes, two: bytes) -> int:
+    """Compare two sonames as _dl_cache_libcmp does: digit runs are numbers, and a digit sorts above any other."""
+    if one == two:
+        return 0
+    i = j = 0
+    while i < len(one):
+        a = one[i]
+        b = two[j] if j < len(two) else 0
+        if 48 <= a <= 57:
+            if not 48 <= b <= 57:
+                return 1
+            x = y = 0
+            while i < len(one) and 48 <= one[i] <= 57:
+                x, i = x * 10 + one[i] - 48, i + 1
+            while j < len(two) and 48 <= two[j] <= 57:
+                y, j = y * 10 + two[j] - 48, j + 1
+            if x != y:
+                return x - y
+        elif 48 <= b <= 57:
+            return -1
+        elif a != b:
+            return _signed(a) - _signed(b)
+        else:
+            i, j = i + 1, j + 1
+    return -_signed(two[j]) if j < len(two) else 0
+
+
+def _signed(byte: int) -> int:
+    return byte - 256 if byte > 127 else byte  # char is signed on x86

@@ -1,0 +1,208 @@
+"""GLIBC: how the releases differ, as rows of data. No other file tests a version.
+
+FEATURES lists, for each way in which the loader changed, its value from the first release on and then from every
+release that changed it. A release between two known ones takes the earlier row, which is how glibc itself develops;
+one before the first or after the last known release is not covered. BACKPORTS are changes that distributions took into an
+older release, each recognised by a string in the loader binary.
+
+Citations are to glibc's own tree. "[M]" marks rows that the oracle compares with a real loader.
+"""
+
+from __future__ import annotations
+
+from dlwhy.loader import tls
+from dlwhy.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+OLDEST, NEWEST = (2, 17), (2, 43)
+"""The releases whose sources were read; outside them a check is undecided."""
+
+NEVER = (99, 0)
+
+FEATURES: dict[str, tuple[tuple[tuple[int, int], Any, str], ...]] = {
+    # name: ((since, value, citation), …)
+    "least_tls_align": (
+        ((2, 17), {62: 64, 3: 64, 22: 16, 183: 16, 40: 16, 21: 16, 243: 16}, "sysdeps/*/nptl/tls.h, TLS_TCB_ALIGN"),
+        ((2, 35), {62: 64, 3: 64, 22: 32, 183: 32, 40: 32, 21: 32, 243: 32}, "nptl/descr.h, TCB_ALIGNMENT"),
+    ),
+    "surplus": (
+        ((2, 17), tls.surplus_fixed, "elf/dl-tls.c, TLS_STATIC_SURPLUS [M]"),
+        ((2, 32), tls.surplus_formula, "elf/dl-tls.c, _dl_tls_static_surplus_init; commit 07ed32f920 [M]"),
+    ),
+    "tls_tunables": (
+        ((2, 17), False, ""),
+        ((2, 32), True, "elf/dl-tunables.list, glibc.rtld.nns and optional_static_tls; commit ffb17e7ba3 [M]"),
+    ),
+    "rseq_block": (
+        ((2, 17), False, ""),
+        ((2, 41), True, "sysdeps/unix/sysv/linux/dl-extra_tls.h [M]"),
+    ),
+    "audit_lays_out_first": (
+        ((2, 17), True, "elf/rtld.c, dl_main: init_tls before _dl_map_object_deps with an audit list [M]"),
+    ),
+    "exec_refused_at_header": (
+        ((2, 17), False, ""),
+        ((2, 20), True, "elf/dl-load.c, open_verify"),
+        ((2, 31), False, "elf/dl-load.c, _dl_map_object_from_fd [M]"),
+    ),
+    "p_align_checked": (
+        ((2, 17), True, "elf/dl-load.c: ELF load command alignment not page-aligned [M]"),
+        ((2, 35), False, "commit 163f625cf9 [M]"),
+    ),
+    "dynamic_checked_before_mapping": (
+        ((2, 17), False, ""),
+        ((2, 35), True, "elf/dl-load.c: object file has no dynamic section [M]"),
+    ),
+    "segment_order_checked": (
+        ((2, 17), False, ""),
+        ((2, 36), True, "elf/dl-map-segments.h"),
+    ),
+    "pie_refused": (
+        ((2, 17), False, ""),
+        ((2, 30), True, "elf/dl-load.c, DF_1_PIE; commit 2c75b545de [M]"),
+    ),
+    "abi_note_checked": (
+        ((2, 17), True, "elf/dl-load.c, open_verify: NT_GNU_ABI_TAG"),
+        ((2, 36), False, "commit b46d250656"),
+    ),
+    "abiversion_limit": (
+        ((2, 17), 3, "libc-abis: IFUNC"),
+        ((2, 28), 4, "libc-abis: ABSOLUTE [M]"),
+    ),
+    "execstack_by_dlopen": (
+        ((2, 17), True, "elf/dl-load.c, _dl_make_stacks_executable"),
+        ((2, 41), False, "commit 0ca8785a28: dlopen no longer makes the stack executable [M]"),
+    ),
+    "relr": (
+        ((2, 17), False, ""),
+        ((2, 36), True, "elf/dynamic-link.h, DT_RELR; elf/dl-version.c, GLIBC_ABI_DT_RELR [M]"),
+    ),
+    "isa_level_checked": (
+        ((2, 17), False, ""),
+        ((2, 33), True, "sysdeps/x86/dl-prop.h [M]"),
+    ),
+    "unversioned_provider_dies": (
+        ((2, 17), True, "elf/dl-lookup.c, check_match: assertion on version->filename [M]"),
+        ((2, 41), False, "commit of bug 31932 [M]"),
+    ),
+    "named_file_must_define": (
+        ((2, 17), True, "elf/dl-lookup.c: not defined in file … with link time reference"),
+        ((2, 30), False, "elf/dl-lookup.c, check_match; bug 24741"),
+    ),
+    "base_version_as_fallback": (
+        ((2, 17), False, ""),
+        ((2, 42), True, "elf/dl-lookup.c, check_match; bug 32952 [M]"),
+    ),
+    "depth_first_sort": (
+        ((2, 17), False, "elf/dl-sort-maps.c [M]"),
+        ((2, 35), True, "elf/dl-sort-maps.c, _dl_sort_maps_dfs; bug 17645 [M]"),
+    ),
+    "relocates_all_new": (
+        ((2, 17), True, "elf/dl-open.c: all objects from the new one on, sorted once more [M]"),
+        ((2, 32), False, "elf/dl-open.c: new->l_initfini [M]"),
+    ),
+    "libc_relocated_first": (
+        ((2, 17), False, ""),
+        ((2, 39), True, "elf/rtld.c, elf/dl-open.c: _dl_relocate_object of libc_map first"),
+    ),
+    "lazy_descriptors": (
+        ((2, 17), True, "sysdeps/x86_64/dl-machine.h, elf_machine_lazy_rel"),
+        ((2, 34), False, "commit 8f7e09f4dd: descriptors are resolved at load"),
+    ),
+    "glibc_hwcaps": (
+        ((2, 17), False, ""),
+        ((2, 33), True, "elf/dl-hwcaps.c"),
+    ),
+    "legacy_hwcaps": (
+        ((2, 17), True, "elf/dl-hwcaps.c, _dl_important_hwcaps [M]"),
+        ((2, 37), False, "commit e59ced2384 [M]"),
+    ),
+    "intel_platform": (
+        ((2, 17), False, ""),
+        ((2, 26), True, "sysdeps/x86/cpu-features.c: haswell, xeon_phi"),
+    ),
+    "enotdir_goes_on": (
+        ((2, 17), False, "elf/dl-load.c, open_path"),
+        ((2, 39), True, "elf/dl-load.c, open_path"),
+    ),
+    "cache_osversion": (
+        ((2, 17), True, "elf/dl-cache.c"),
+        ((2, 36), False, "elf/dl-cache.c"),
+    ),
+    "dlopen_in_libdl": (
+        ((2, 17), True, "dlfcn/Versions: libdl"),
+        ((2, 34), False, "dlfcn/Versions: GLIBC_2.34 libc"),
+    ),
+    "relocation_error_wording": (
+        ((2, 17), True, "elf/dl-lookup.c"),
+        ((2, 30), False, "elf/dl-lookup.c"),
+    ),
+    "map_errno_kept": (
+        ((2, 17), True, "elf/dl-load.c: lose_errno"),
+        ((2, 20), False, "elf/dl-map-segments.h: errors without errno"),
+    ),
+    "depaudit": (
+        ((2, 17), False, ""),
+        ((2, 32), True, "elf/rtld.c, audit_list_add_dynamic_tag; bug 24943"),
+    ),
+    "tcb_size": (
+        ((2, 17), {62: 2304, 3: 1156, 22: 1808}, "sizeof (struct pthread), nptl/descr.h [M 2.31]"),
+        ((2, 36), {62: 2368, 3: 1216, 22: 1856}, "sizeof (struct pthread), nptl/descr.h [M 2.36]"),
+    ),
+    "rtld_probe_of_own_soname": (((2, 17), True, "elf/rtld.c"),),
+}  # fmt: skip
+
+
+class Backport(Record):
+    """A change taken into an older release by a distribution, with how to recognise it."""
+
+    release: tuple[int, int]
+    probe: bytes
+    """A string in the loader binary."""
+    changes: dict[str, Any]
+    cite: str
+
+
+BACKPORTS: tuple[Backport, ...] = (
+    Backport(
+        (2, 31), b"glibc.rtld.optional_static_tls",
+        {"surplus": tls.surplus_first_edition, "tls_tunables": True},
+        "Debian 2.31-13+deb11u*: commit ffb17e7ba3 in its first edition [M]",
+    ),
+)  # fmt: skip
+
+
+class Glibc(Record):
+    """One release as this loader model needs it: a value for every feature."""
+
+    release: tuple[int, int]
+    text: str
+    """The release as files name it, e.g. "2.36"."""
+    banner: str | None
+    """The distribution's own words, e.g. "Debian GLIBC 2.36-9"."""
+    values: dict[str, Any]
+    known: bool
+    """Whether a row covers this release."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            return self.values[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def glibc(release: tuple[int, int], banner: str | None = None, loader_bytes: bytes = b"") -> Glibc:
+    """Return the personality of a release; `loader_bytes` are searched for the marks of backports."""
+    values = {
+        name: next((value for since, value, _ in reversed(rows) if since <= release), rows[0][1])
+        for name, rows in FEATURES.items()
+    }
+    for backport in BACKPORTS:
+        if backport.release == release and backport.probe in loader_bytes:
+            values.update(backport.changes)
+    return Glibc(release, ".".join(map(str, release)), banner, values, OLDEST <= release <= NEWEST)

@@ -1,0 +1,229 @@
+"""What the loader accepts of one file, in the order of its checks.
+
+`verify` is open_verify, `check_segments` the checks of _dl_map_object_from_fd (both glibc elf/dl-load.c). Header faults
+name the candidate path; program header faults name what was asked for.
+"""
+
+from __future__ import annotations
+
+from dlwhy.elf.constants import (
+    DF_1_NOOPEN,
+    DF_1_PIE,
+    DT_JMPREL,
+    DT_PLTREL,
+    DT_RELA,
+    DT_RELAENT,
+    DT_RELR,
+    DT_RELRENT,
+    ET_DYN,
+    ET_EXEC,
+    PF_X,
+    PT_DYNAMIC,
+    PT_GNU_STACK,
+    PT_LOAD,
+    PT_NOTE,
+)
+from dlwhy.elf.file import Elf
+from dlwhy.errors import ElfError, OutOfBounds
+from dlwhy.loader.faults import Death, Fault, Unknown
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dlwhy.loader.host import ProcessSettings
+    from dlwhy.view import View
+
+OTHER_CLASS = "wrong ELF class"
+OTHER_MACHINE = "wrong machine"
+OTHER_KERNEL = "needs another kernel"
+_FIRST_READ = {1: 512, 2: 832}
+"""Bytes of the first read by class (struct filebuf): headers within it need no second read."""
+_SIGSEGV, _SIGBUS = 11, 7
+_ADDRESS_SPACE = 1 << 47
+
+
+def died_reading(error: ElfError, stage: str) -> Exception:
+    """Return how the process ends when the loader reads what `error` says is not there."""
+    if isinstance(error, OutOfBounds):
+        return Death("signal", stage, f"{error}: the process is killed by SIGBUS while the loader reads it", None, -_SIGBUS, error.path)
+    return Death("signal", stage, f"{error}: the process is killed by SIGSEGV while the loader reads it", None, -_SIGSEGV, error.path)
+
+
+def verify(view: View, path: str, host: ProcessSettings) -> str | None:
+    """Check the header of a candidate; return None to take it or why to pass over it. Raises `Fault`."""
+    if not view.regular and not view.read_errno and not view.head:
+        raise Unknown(f"{path} is no regular file; what reading it would give is not known", "header")
+    machine = host.machine
+    size = 64 if machine.elf_class == 2 else 52
+    head = view.head[: _FIRST_READ[machine.elf_class]]
+
+    def bad(text: str, errno: int = 0) -> Fault:
+        return Fault("unreadable" if errno else "bad-header", "header", text, path, errno)
+
+    if len(head) < size:
+        raise bad("cannot read file data", view.read_errno) if view.read_errno else bad("file too short")
+    if head[:4] != b"\x7fELF":
+        raise bad("invalid ELF header")
+    if head[4] != machine.elf_class:
+        return OTHER_CLASS
+    order = 2 if machine.name == "s390x" else 1
+    if head[5] != order:
+        raise bad("ELF file data encoding not " + ("big-endian" if order == 2 else "little-endian"))
+    if head[6] != 1:
+        raise bad("ELF file version ident does not match current one")
+    osabi, abiversion = head[7], head[8]
+    if osabi not in (0, 3) and not (machine.name == "arm" and osabi == 64):
+        raise bad("ELF file OS ABI invalid")
+    if abiversion and not (osabi == 3 and abiversion < host.libc.abiversion_limit):
+        raise bad("ELF file ABI version invalid")
+    if head[9:16] != bytes(7):
+        raise bad("nonzero padding in e_ident")
+    elf = Elf(view)
+    if elf.version != 1:
+        raise bad("ELF file version does not match current one")
+    if elf.machine != machine.e_machine:
+        return OTHER_MACHINE
+    if elf.type not in (ET_DYN, ET_EXEC):
+        raise bad("only ET_DYN and ET_EXEC can be loaded")
+    if elf.type == ET_EXEC and host.libc.exec_refused_at_header:
+        raise Fault("not-a-library", "header", "cannot dynamically load executable", path)
+    if elf.phentsize != elf.layout.phdr_size:
+        raise bad("ELF file's phentsize not the expected size")
+    length = elf.phnum * elf.layout.phdr_size
+    if elf.phoff + length > len(head) and len(view.some(elf.phoff, length)) != length:
+        raise bad("cannot read file data", 22 if elf.phoff >= 1 << 63 else 0)
+    if host.libc.abi_note_checked and _other_kernel(elf):
+        return OTHER_KERNEL
+    return None
+
+
+def _other_kernel(elf: Elf) -> bool:
+    """Whether .note.ABI-tag asks for another system than Linux (the kernel's release is taken as new enough)."""
+    for row in elf.phdrs:
+        if row[0] == PT_NOTE and 32 <= row[5] < 65536 and row[7] >= 4:
+            data = elf.view.some(row[2], row[5])
+            at = 0
+            while at + 12 <= len(data):
+                namesz, descsz, kind = (int.from_bytes(data[at + 4 * i : at + 4 * i + 4], "little") for i in range(3))
+                if namesz == 4 and descsz == 16 and kind == 1 and data[at + 12 : at + 16] == b"GNU\0":
+                    return data[at + 16 : at + 20] != bytes(4)
+                at += 12 + namesz + (-namesz % 4) + descsz + (-descsz % 4)
+    return False
+
+
+def check_segments(elf: Elf, name: str, host: ProcessSettings, by_dlopen: bool, as_program: bool = False) -> None:
+    """Check the program headers and dynamic section as the loader does while it maps the object. Raises `Fault`.
+
+    `name` is what was asked for; `by_dlopen` whether a dlopen is under way (also for its dependencies).
+    """
+    libc, page = host.libc, host.page
+
+    def bad(text: str, kind: str = "bad-segments", errno: int = 0) -> Fault:
+        return Fault(kind, "map", text, name, errno)
+
+    try:
+        headers = elf.phdrs
+    except ElfError:
+        raise bad("cannot read file data") from None
+    mask = (1 << 8 * elf.layout.word_size) - 1
+    dynamic, empty_dynamic = False, False
+    loads = []
+    for kind, _flags, offset, vaddr, _paddr, filesz, memsz, align in headers:
+        if kind == PT_DYNAMIC:
+            if filesz or not libc.dynamic_checked_before_mapping:
+                dynamic = True
+            empty_dynamic |= filesz == 0
+        elif kind == PT_LOAD:
+            if libc.p_align_checked:
+                if align & (page - 1):
+                    raise bad("ELF load command alignment not page-aligned")
+                if (vaddr - offset) & (align - 1) & mask:
+                    raise bad("ELF load command address/offset not properly aligned")
+            elif (vaddr - offset) & (page - 1):
+                raise bad("ELF load command address/offset not page-aligned")
+            start, end = vaddr & -page, (vaddr + filesz + page - 1) & -page & mask
+            loads.append((start, end, (vaddr + filesz) & mask, (vaddr + memsz) & mask, offset & -page, _flags))
+    if not loads:
+        raise bad("object file has no loadable segments")
+    if elf.type != ET_DYN and not as_program and not libc.exec_refused_at_header:
+        raise bad("cannot dynamically load executable", "not-a-library")
+    if libc.dynamic_checked_before_mapping and ((not dynamic and elf.type == ET_DYN) or empty_dynamic):
+        raise bad("object file has no dynamic section")
+    _check_mapping(elf, loads, bad, host)
+    if not dynamic and elf.type == ET_DYN:
+        raise bad("object file has no dynamic section")
+    _check_dynamic(elf, host)
+    flags_1 = elf.dynamic.flags_1 if elf.dynamic is not None else 0
+    if flags_1 & DF_1_PIE and libc.pie_refused and not as_program:
+        raise bad("cannot dynamically load position-independent executable", "not-a-library")
+    if flags_1 & DF_1_NOOPEN and by_dlopen:
+        raise bad("shared object cannot be dlopen()ed", "not-a-library")
+
+
+def _check_mapping(elf: Elf, loads: list[tuple[int, ...]], bad: Callable[..., Fault], host: ProcessSettings) -> None:
+    """_dl_map_segments (elf/dl-map-segments.h): what mmap and mprotect refuse."""
+    page = host.page
+    first, last = loads[0], loads[-1]
+    length = (last[3] - first[0]) & ((1 << 8 * elf.layout.word_size) - 1)
+    if elf.type == ET_DYN:
+        if length == 0 or length >= _ADDRESS_SPACE or first[4] >= 1 << 63:
+            raise bad("failed to map segment from shared object")
+        holes = any(one[1] != two[0] for one, two in zip(loads, loads[1:], strict=False))
+        if holes:
+            if host.libc.segment_order_checked and last[0] < first[1]:
+                raise bad("ELF load command address/offset not page-aligned")
+            if last[0] < first[1] or last[0] - first[1] >= _ADDRESS_SPACE:
+                raise bad("cannot change memory protections")
+    for index, (start, end, data_end, alloc_end, offset, _flags) in enumerate(loads):
+        if end > start and index and (end - start >= _ADDRESS_SPACE or offset + end - start >= 1 << 63 or start >= _ADDRESS_SPACE):
+            raise bad("failed to map segment from shared object")
+        if alloc_end > data_end:
+            zero_page = (data_end + page - 1) & -page
+            if min(zero_page, alloc_end) > data_end and data_end & (page - 1):
+                in_file = offset + (data_end & -page) - start
+                if in_file >= elf.view.size + (-elf.view.size % page) and end > start:
+                    error = OutOfBounds(elf.path, in_file, f"the segment's last page is cleared, but the file ends at {elf.view.size:#x}")
+                    raise died_reading(error, "map")
+            if alloc_end > zero_page and alloc_end - zero_page >= _ADDRESS_SPACE:
+                raise bad("cannot map zero-fill pages")
+
+
+def _check_dynamic(elf: Elf, host: ProcessSettings) -> None:
+    """elf_get_dynamic_info (elf/get-dynamic-info.h): what the loader asserts of the dynamic section."""
+    try:
+        dynamic = elf.dynamic
+    except ElfError as error:
+        raise died_reading(error, "map") from None
+    if dynamic is None:
+        return
+    rela = elf.layout.rela.size
+    tags = dynamic.tags
+
+    def holds(expression: str, condition: bool) -> None:
+        if not condition:
+            text = (
+                "Inconsistency detected by ld.so: get-dynamic-info.h: 0: elf_get_dynamic_info: "
+                f"Assertion `{expression}' failed!"
+            )
+            raise Death("assertion", "map", f"the loader asserts that {expression}", text, 127, elf.path)
+
+    if DT_PLTREL in tags:
+        holds("info[DT_PLTREL]->d_un.d_val == DT_RELA", tags[DT_PLTREL] == DT_RELA)
+    if DT_RELA in tags and DT_RELAENT in tags:
+        holds("info[DT_RELAENT]->d_un.d_val == sizeof (ElfW(Rela))", tags[DT_RELAENT] == rela)
+    if host.libc.relr and DT_RELR in tags and DT_RELRENT in tags:
+        holds("info[DT_RELRENT]->d_un.d_val == sizeof (ElfW(Relr))", tags[DT_RELRENT] == elf.layout.word_size)
+    if DT_JMPREL in tags and DT_PLTREL not in tags:
+        raise Unknown(f"{elf.path} has DT_JMPREL without DT_PLTREL; what the loader makes of it is not known", "map")
+
+
+def wants_execstack(elf: Elf, host: ProcessSettings) -> bool:
+    """Whether the object asks for an executable stack: by PT_GNU_STACK, or by the machine's default without one."""
+    flags = PF_X if host.machine.default_execstack else 0
+    for row in elf.phdrs:
+        if row[0] == PT_GNU_STACK:
+            flags = row[1]
+    return bool(flags & PF_X)
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable

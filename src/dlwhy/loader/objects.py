@@ -1,0 +1,142 @@
+"""Objects: the loader's only door to files. Each file is opened once per run and its facts are kept.
+
+Keyed by path; two paths of one file share the identity (device, inode) but keep a view each, as the loader opens both.
+"""
+
+from __future__ import annotations
+
+import re
+
+from dlwhy.elf.file import Elf
+from dlwhy.errors import DlwhyError, FilesError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dlwhy.files import Files
+    from dlwhy.loader.cache import Cache
+    from dlwhy.view import View
+
+_BANNER = re.compile(rb"(?:GNU C Library|ld\.so) \(([^()\0\n]*)\) (?:stable|development) release version ([0-9]+)\.([0-9]+)")
+_DIRECTORIES = re.compile(rb"(?:/[^\0\s%:=\"']{1,200}/\0){1,8}")
+_LARGEST_RODATA = 1 << 22
+
+
+class LoaderFacts:
+    """What the loader's own binary says about itself."""
+
+    __slots__ = ("banner", "directories", "elf", "path", "release", "strings")
+
+    def __init__(self, path: str, elf: Elf) -> None:
+        self.path = path
+        self.elf = elf
+        self.strings = b""
+        """Its read-only data: where marks of backports are looked for."""
+        for row in elf.loads:
+            if not row[1] & 2 and row[5] <= _LARGEST_RODATA:  # not writable
+                data = elf.view.some(row[2], row[5])
+                if b"/lib" in data:
+                    self.strings += data
+        match = _BANNER.search(self.strings)
+        self.release: tuple[int, int] | None = (int(match[2]), int(match[3])) if match else None
+        self.banner: str | None = match[1].decode("ascii", "replace") if match else None
+        self.directories = _system_directories(self.strings)
+        """The default search directories compiled in, each with a trailing slash; empty when they cannot be found."""
+
+
+def _system_directories(data: bytes) -> tuple[str, ...]:
+    """Return the loader's system_dirs: strings that end in '/', one behind the other, the first below a lib directory."""
+    best: tuple[str, ...] = ()
+    for match in _DIRECTORIES.finditer(data):
+        names = tuple(part.decode("utf-8", "surrogateescape") for part in match[0].split(b"\0") if part)
+        if all("/lib" in name for name in names) and len(names) > len(best):
+            best = names
+    return best
+
+
+class Objects:
+    """Files and what was read from them, for one run."""
+
+    __slots__ = ("_cache", "_cpu", "_elves", "_loaders", "_refused", "_views", "cache_path", "files")
+
+    def __init__(self, files: Files) -> None:
+        self.files = files
+        self._views: dict[str, View] = {}
+        self._refused: dict[str, FilesError] = {}
+        self._elves: dict[str, Elf] = {}
+        self._loaders: dict[str, LoaderFacts] = {}
+        self._cache: Cache | None = None
+        self._cpu: tuple[str, frozenset[str]] | None = None
+        self.cache_path = "/etc/ld.so.cache"
+
+    def view(self, path: str) -> View:
+        """Return the view of a file, opened once. Raises `FilesError` with the errno of open(2)."""
+        found = self._views.get(path)
+        if found is None:
+            if path in self._refused:
+                raise self._refused[path]
+            try:
+                found = self._views[path] = self.files.open(path)
+            except FilesError as error:
+                self._refused[path] = error
+                raise
+        return found
+
+    def elf(self, path: str) -> Elf:
+        """Return the facts of a file. Raises `FilesError` or `ElfError`."""
+        found = self._elves.get(path)
+        if found is None:
+            found = self._elves[path] = Elf(self.view(path))
+        return found
+
+    def loader_facts(self, path: str) -> LoaderFacts:
+        """Return what a loader binary says about itself. Raises `FilesError` or `ElfError`."""
+        found = self._loaders.get(path)
+        if found is None:
+            found = self._loaders[path] = LoaderFacts(path, self.elf(path))
+        return found
+
+    def libc_release(self, path: str) -> tuple[tuple[int, int], str] | None:
+        """Return (release, banner) as the libc at `path` tells them, or None."""
+        try:
+            elf = self.elf(path)
+            for row in elf.loads:
+                if row[5] > _LARGEST_RODATA:
+                    continue
+                match = _BANNER.search(elf.view.some(row[2], row[5]))
+                if match:
+                    return (int(match[2]), int(match[3])), match[1].decode("ascii", "replace")
+        except DlwhyError:
+            pass
+        return None
+
+    def cache(self) -> Cache:
+        """Return the parsed ld.so.cache (an unusable one when there is none)."""
+        if self._cache is None:
+            from dlwhy.loader.cache import Cache
+
+            try:
+                view = self.view(self.cache_path)
+                data = view.some(0, view.size)
+            except DlwhyError:
+                data = b""
+            self._cache = Cache(data)
+        return self._cache
+
+    def cpu(self) -> tuple[str, frozenset[str]]:
+        """Return (vendor, flags) of the processor that dlwhy runs on, as /proc/cpuinfo has them."""
+        if self._cpu is None:
+            from dlwhy.files import Files
+
+            vendor, flags = "", frozenset[str]()
+            try:
+                text = Files().open("/proc/cpuinfo").head.decode("ascii", "replace")
+                for line in text.splitlines():
+                    key, _, value = line.partition(":")
+                    if key.strip() == "vendor_id" and not vendor:
+                        vendor = value.strip()
+                    elif key.strip() == "flags" and not flags:
+                        flags = frozenset(value.split())
+            except DlwhyError:
+                pass
+            self._cpu = (vendor, flags)
+        return self._cpu

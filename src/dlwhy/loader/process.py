@@ -1,0 +1,682 @@
+"""Process: one modelled process, from its start through a sequence of dlopen, dlclose and dlsym.
+
+The state is the loader's own: link maps per namespace, scopes, the static TLS block. Each public method is one call of the
+loader's interface and returns what happened as a value; inside, errors travel as the loader throws them (`Fault`), and a
+failed call leaves behind exactly what the real one leaves behind.
+Sources: glibc elf/rtld.c dl_main, elf/dl-deps.c, elf/dl-open.c, elf/dl-reloc.c, elf/dl-close.c.
+"""
+
+from __future__ import annotations
+
+from dlwhy.elf.constants import DF_1_NODELETE, DT_AUXILIARY, DT_FILTER, DT_NEEDED
+from dlwhy.elf.relocs import split_info
+from dlwhy.errors import ElfError, FilesError
+from dlwhy.loader import tls
+from dlwhy.loader.bind import (
+    Binding,
+    Definition,
+    Lookup,
+    binding,
+    check_relative,
+    check_versions,
+    is_lazy,
+    resolve,
+    type_class,
+    wanted_names,
+)
+from dlwhy.loader.faults import Death, Fault, Unknown
+from dlwhy.loader.host import RTLD_DEEPBIND, RTLD_GLOBAL, RTLD_LAZY, RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW
+from dlwhy.loader.link_map import DYNAMIC, EXECUTABLE, LIBRARY, LOADED, LinkMap, Scope
+from dlwhy.loader.mapping import check_segments, died_reading, verify, wants_execstack
+from dlwhy.loader.search import Attempt, Finder, Missing
+from dlwhy.loader.sort import depth_first, selection
+from dlwhy.loader.tunables import Tunables, parse
+from dlwhy.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dlwhy.elf.file import Elf
+    from dlwhy.loader.host import ProcessSettings
+    from dlwhy.loader.objects import Objects
+    from dlwhy.view import View
+
+_LARGE_SORT = 1 << 16
+
+
+class SearchRecord(Record):
+    """How one name became an object, or did not."""
+
+    name: str
+    needed_by: str | None
+    path: str | None
+    how: str
+    attempts: tuple[Attempt, ...]
+
+
+class Namespace:
+    """The objects of one namespace in link-map order."""
+
+    __slots__ = ("global_scope", "libc", "maps", "number", "unique")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.maps: list[LinkMap] = []
+        self.libc: LinkMap | None = None
+        self.unique: dict[bytes, Definition] = {}
+
+
+class Process:
+    """A process as the loader sees it."""
+
+    def __init__(self, settings: ProcessSettings, objects: Objects) -> None:
+        self.settings = settings
+        self.objects = objects
+        self.libc = settings.libc
+        self.machine = settings.machine
+        facts = objects.loader_facts(settings.interpreter)
+        self.finder = Finder(settings, objects, facts.directories)
+        self.tunables: Tunables = parse(None if settings.secure else settings.env.get("GLIBC_TUNABLES"))
+        self.base = Namespace(0)
+        self.namespaces = [self.base]
+        self.static: tls.StaticTls | None = None
+        self.execstack = False
+        self.searches: list[SearchRecord] = []
+        self.notices: list[str] = []
+        self.assumptions: list[str] = []
+        self.modules = 0
+        self.surplus = 0
+        self.start_used = 0
+        self.when = "startup"
+        self.started = False
+        self.rtld: LinkMap | None = None
+        self.program: LinkMap | None = None
+        self.forced: dict[int, list[tuple[LinkMap, LinkMap, bytes, int]]] = {}
+        """Step -> (object with the relocation, object that pays, symbol, type) of each static TLS decision."""
+
+    # -- mapping -------------------------------------------------------------------------------------------------
+
+    def _verify(self, view: View, path: str) -> str | None:
+        return verify(view, path, self.settings)
+
+    def _new(self, name: str, request: str, elf: Elf, type_: str, loader: LinkMap | None, mode: int, space: Namespace) -> LinkMap:
+        """_dl_new_object: a link map with the scopes it starts with."""
+        try:
+            made = LinkMap(name, request, elf, type_, loader)
+        except ElfError as error:
+            raise died_reading(error, "map") from None
+        made.program_name = self.settings.argv0
+        made.namespace = space.number
+        if space.maps:
+            made.scopes.append(space.maps[0].searchlist)
+        root = loader if loader is not None else made
+        while root.loader is not None:
+            root = root.loader
+        if not made.scopes or root.searchlist is not made.scopes[0]:
+            if mode & RTLD_DEEPBIND and made.scopes:
+                made.scopes.insert(0, root.searchlist)
+            else:
+                made.scopes.append(root.searchlist)
+        return made
+
+    def map_object(
+        self, name: str, loader: LinkMap, type_: str, mode: int, space: Namespace, by_dlopen: bool, needed_by: LinkMap | None
+    ) -> LinkMap | None:
+        """_dl_map_object: the object that `name` means, loaded already or now.
+
+        `needed_by` is None for what dlopen itself asks for. None is returned for RTLD_NOLOAD of a file that is not
+        loaded. Raises `Fault`, `Death`, `Unknown`.
+        """
+        asker = needed_by.shown if needed_by is not None else None
+        for one in space.maps:
+            if one.answers_to(name):
+                self.searches.append(SearchRecord(name, asker, one.shown, "already loaded", ()))
+                return one
+        assert self.program is not None
+        try:
+            found = self.finder.find(name, loader, self.program, self._verify)
+        except Missing as missing:
+            self.searches.append(SearchRecord(name, asker, None, "missing", missing.attempts))
+            if missing.other_class:
+                other = "ELFCLASS64" if self.machine.elf_class == 1 else "ELFCLASS32"
+                raise Fault(
+                    "wrong-class", "search", f"wrong ELF class: {other}", name, needed_by=asker,
+                    because="every file found by that name is of the other ELF class",
+                ) from None  # fmt: skip
+            raise Fault(
+                "not-found", "search", "cannot open shared object file", name, missing.errno, needed_by=asker,
+                because=_why_missing(missing),
+            ) from None  # fmt: skip
+        except Fault as fault:
+            self.searches.append(SearchRecord(name, asker, None, "broken", ()))
+            fault.needed_by = asker
+            raise
+        except ElfError as error:
+            raise died_reading(error, "header") from None
+        self.searches.append(SearchRecord(name, asker, found.path, found.where, found.attempts))
+        for one in space.maps:
+            if one.identity is not None and one.identity == found.view.identity:
+                one.add_name(name)
+                return one
+        rtld = self.rtld
+        if space is not self.base and rtld is not None and (rtld.identity == found.view.identity or rtld.has_name(name)):
+            assert rtld.elf is not None
+            mirror = self._new(found.path, name, rtld.elf, type_, needed_by, mode, space)
+            mirror.relocated = mirror.versions_checked = True
+            mirror.tls = None
+            space.maps.append(mirror)
+            return mirror
+        if mode & RTLD_NOLOAD:
+            return None
+        absolute = found.path if found.path.startswith("/") else f"{self.settings.cwd.rstrip('/')}/{found.path}"
+        elf = self.objects.elf(absolute)
+        try:
+            check_segments(elf, name, self.settings, by_dlopen)
+            made = self._new(found.path, name, elf, type_, needed_by if by_dlopen or needed_by else loader, mode, space)
+            self._check_stack(elf, name, by_dlopen)
+        except Fault as fault:
+            fault.needed_by = asker
+            fault.subject = found.path
+            raise
+        except ElfError as error:
+            raise died_reading(error, "map") from None
+        made.needed_by = needed_by
+        made.how = found.where
+        made.identity = found.view.identity
+        if not mode & RTLD_DEEPBIND and elf.dynamic is not None and elf.dynamic.symbolic and made.scopes[0] is not made.searchlist:
+            made.scopes.insert(0, Scope([made]))
+        self._join_namespace(made, space)
+        return made
+
+    def _join_namespace(self, made: LinkMap, space: Namespace) -> None:
+        if space.libc is None and made.soname == "libc.so.6":
+            space.libc = made
+        if made.tls is not None:
+            used = {one.module_id for each in self.namespaces for one in each.maps}
+            number = 1
+            while number in used:
+                number += 1
+            made.module_id = number
+        space.maps.append(made)
+
+    def _check_stack(self, elf: Elf, name: str, by_dlopen: bool) -> None:
+        if self.execstack or not wants_execstack(elf, self.settings):
+            return
+        if by_dlopen and not self.libc.execstack_by_dlopen and self.tunables.execstack != 2:
+            raise Fault(
+                "execstack", "map", "cannot enable executable stack as shared object requires", name, 22,
+                because="it asks for an executable stack (PT_GNU_STACK), and since glibc 2.41 dlopen does not make it executable",
+            )  # fmt: skip
+        self.execstack = True
+
+    # -- dependencies --------------------------------------------------------------------------------------------
+
+    def map_dependencies(self, top: LinkMap, preloads: list[LinkMap], mode: int, space: Namespace, by_dlopen: bool) -> None:
+        """_dl_map_object_deps: load what `top` and the preloads need, breadth-first, and sort the result."""
+        known = [top, *preloads]
+        reached = {id(one) for one in known}
+        position = 0
+        first_needs: dict[int, list[LinkMap]] = {}
+        while position < len(known):
+            at = known[position]
+            if at.elf is None:  # `plain`: the program that needs only libc
+                needs = self._plain_needs()
+            else:
+                try:
+                    needs = at.elf.dynamic.filters if at.elf.dynamic is not None else ()
+                except ElfError as error:
+                    raise died_reading(error, "depend") from None
+            direct: list[LinkMap] = []
+            insert_at = position
+            for tag, name in needs:
+                expanded = self.finder.expand(name, at)
+                if expanded is None or not expanded:
+                    if tag == DT_AUXILIARY:
+                        raise Fault("not-found", "depend", "empty dynamic string token substitution", name, needed_by=at.shown)
+                    continue
+                try:
+                    dependency = self.map_object(expanded, at, at.type if at.type != EXECUTABLE else LIBRARY, mode, space, by_dlopen, at)
+                except Fault:
+                    if tag == DT_AUXILIARY:
+                        continue
+                    raise
+                assert dependency is not None
+                if tag == DT_NEEDED:
+                    direct.append(dependency)
+                    if id(dependency) not in reached:
+                        reached.add(id(dependency))
+                        known.append(dependency)
+                else:
+                    direct.append(dependency)
+                    if id(dependency) in reached:
+                        old = next(i for i, one in enumerate(known) if one is dependency)
+                        if old > insert_at:
+                            known.insert(insert_at, known.pop(old))
+                            position += 1
+                            insert_at += 1
+                    else:
+                        reached.add(id(dependency))
+                        known.insert(insert_at, dependency)
+                        position += 1
+                        insert_at += 1
+            first_needs[id(at)] = direct
+            if at is not top and not at.initfini and (at.elf is None or at.elf.dynamic is not None):
+                at.initfini = [at, *direct]
+            position += 1
+        top.searchlist.maps = known
+        top.initfini = self._sorted(list(known), pin_first=top is not space.libc, old=[top, *first_needs[id(top)]], top=top)
+        if top.reldeps:
+            members = {id(one) for one in known}
+            top.reldeps = [one for one in top.reldeps if id(one) not in members]
+
+    def _sorted(self, maps: list[LinkMap], pin_first: bool, old: list[LinkMap], top: LinkMap) -> list[LinkMap]:
+        if len(maps) > _LARGE_SORT:
+            raise Unknown(f"{len(maps)} objects are more than this model sorts", "depend")
+        if self.libc.depth_first_sort and self.tunables.dynamic_sort == 2:
+            return depth_first(maps, pin_first)
+        return selection(maps, 1 if pin_first or not self.libc.depth_first_sort else 0)
+
+    def _plain_needs(self) -> tuple[tuple[int, str], ...]:
+        libc = "libc.so.6"
+        return ((DT_NEEDED, "libdl.so.2"), (DT_NEEDED, libc)) if self.libc.dlopen_in_libdl else ((DT_NEEDED, libc),)
+
+    # -- relocation ----------------------------------------------------------------------------------------------
+
+    def relocate(self, todo: list[LinkMap], mode_lazy: bool, space: Namespace, step: int) -> None:
+        """Relocate objects in order (_dl_relocate_object each). Raises the first `Fault`."""
+        lookup = Lookup(self.machine, self.libc, space.unique)
+        plans: list[tuple[LinkMap, list[tuple[int, bool]]]] = []
+        wanted: set[bytes] = set()
+        broken: dict[int, ElfError] = {}
+        for one in todo:
+            if one.elf is None:
+                continue
+            plan: list[tuple[int, bool]] = []
+            try:
+                binding(one, self.machine)
+                for entry in Binding.ordered(binding(one, self.machine), is_lazy(one, mode_lazy)):
+                    plan.append(entry)
+                wanted |= wanted_names(one, [info for info, deferred in plan if not deferred], self.machine)
+            except ElfError as error:
+                broken[id(one)] = error
+            plans.append((one, plan))
+        scopes = {id(scope): scope for one in todo for scope in one.scopes}
+        try:
+            lookup.prepare(wanted, scopes.values())
+        except ElfError as error:
+            raise died_reading(error, "relocate") from None
+        for one, plan in plans:
+            if self.started:
+                try:
+                    check_relative(one, self.machine)
+                except ElfError as error:
+                    raise died_reading(error, "relocate") from None
+            try:
+                for info, deferred in plan:
+                    self._apply(one, info, deferred, lookup, step)
+            except ElfError as error:
+                raise died_reading(error, "relocate") from None
+            if id(one) in broken:
+                raise died_reading(broken[id(one)], "relocate")
+            one.relocated = True
+        for one in todo:
+            one.relocated = True
+
+    def _apply(self, of: LinkMap, info: int, deferred: bool, lookup: Lookup, step: int) -> None:
+        assert of.elf is not None
+        machine = self.machine
+        index, kind = split_info(of.elf, info)
+        if deferred:
+            if kind in (machine.jump_slot, machine.irelative):
+                return
+            if kind not in machine.tlsdesc:
+                raise Fault("bad-relocation", "relocate", f"unexpected PLT reloc type 0x{kind:02x}", of.shown)
+            if self.libc.lazy_descriptors:
+                return
+        if kind == machine.irelative or kind in (machine.relative, 0):
+            return
+        known = machine.supported
+        if known and kind not in known:
+            index_known = index == 0 or self._resolves(of, index, kind, lookup)
+            assert index_known is not None
+            digits = f"0x{kind:02x}" if kind <= 0xFF else f"0x{kind:08x}"
+            raise Fault("bad-relocation", "relocate", f"unexpected reloc type {digits}", of.shown)
+        if index == 0:
+            found: Definition | None = Definition(of, 0, 0, 0, 1)
+            name = b""
+        else:
+            found, name, looked_up = resolve(of, index, kind, machine, lookup)
+            if found is not None and looked_up and found.map is not of and found.map.type == LOADED:
+                self._add_dependency(of, found.map)
+        if found is None:
+            return
+        if kind in machine.tpoff:
+            self._need_static(of, found, name, kind, step)
+        elif kind in machine.tlsdesc:
+            self._try_static(of, found)
+
+    def _resolves(self, of: LinkMap, index: int, kind: int, lookup: Lookup) -> bool:
+        resolve(of, index, kind, self.machine, lookup)
+        return True
+
+    @staticmethod
+    def _add_dependency(of: LinkMap, on: LinkMap) -> None:
+        """add_dependency (elf/dl-lookup.c): remember that `of` uses `on`, unless a need says so already."""
+        if on.nodelete or any(one is on for one in of.initfini) or any(one is on for one in of.searchlist.maps):
+            return
+        if not any(one is on for one in of.reldeps):
+            of.reldeps.append(on)
+
+    def _need_static(self, of: LinkMap, found: Definition, name: bytes, kind: int, step: int) -> None:
+        """CHECK_STATIC_TLS: the defining module must have, or now get, a place in the static block."""
+        victim = found.map
+        self.forced.setdefault(step, []).append((of, victim, name, kind))
+        if isinstance(victim.tls_offset, int):
+            return
+        assert self.static is not None
+        segment = victim.tls if victim.tls is not None else tls.Segment(0, 0, 0)
+        text = "cannot allocate memory in static TLS block"
+        if victim.tls_offset == DYNAMIC:
+            kind_, because = "static-tls-dynamic-in-use", "its TLS segment is already in use as dynamic TLS and cannot move"
+        elif segment.align > self.static.align:
+            kind_ = "static-tls-alignment"
+            because = (
+                f"its TLS segment is aligned to {segment.align} bytes, the static TLS block only to {self.static.align}; "
+                "no size of the block changes that"
+            )
+        else:
+            try:
+                place = self.static.take(segment, optional=False)
+            except ZeroDivisionError:
+                raise Death(
+                    "signal", "relocate", f"{victim.shown} has a TLS segment with alignment 0: the loader divides by it", None, -8,
+                    victim.shown,
+                ) from None  # fmt: skip
+            if place is not None:
+                self._settle(victim, place, of)
+                if victim.relocated and victim.init_called and victim.tls is not None and self._used_dynamically(victim):
+                    self.assumptions.append(
+                        f"{victim.shown} was loaded earlier and has not touched its thread-local variables since; had it, "
+                        "this load would fail"
+                    )
+                return
+            kind_ = "static-tls-exhausted"
+            because = (
+                f"its TLS segment of {segment.memsz} bytes must go into the static TLS block, "
+                f"where {self.static.free} bytes are left"
+            )
+        fault = Fault(kind_, "relocate", text, victim.name, because=because)
+        fault.subject = victim.shown
+        fault.needed_by = of.shown if of is not victim else None
+        raise fault
+
+    @staticmethod
+    def _used_dynamically(victim: LinkMap) -> bool:
+        """Whether the object has dynamic accesses of its own that its code may have gone through already."""
+        from dlwhy.elf.tls import tls_relocations
+
+        assert victim.elf is not None
+        try:
+            return bool(tls_relocations(victim.elf).dtpmod)
+        except ElfError:
+            return True
+
+    def _try_static(self, of: LinkMap, found: Definition) -> None:
+        """TRY_STATIC_TLS: a descriptor takes a static place when the optional budget allows; else it stays dynamic."""
+        victim = found.map
+        if victim.tls_offset is not None or self.static is None:
+            return
+        segment = victim.tls if victim.tls is not None else tls.Segment(0, 0, 0)
+        if segment.align > self.static.align:
+            return
+        try:
+            place = self.static.take(segment, optional=True)
+        except ZeroDivisionError:
+            raise Death("signal", "relocate", f"{victim.shown} has a TLS segment with alignment 0", None, -8, victim.shown) from None
+        if place is not None:
+            self._settle(victim, place, of)
+
+    def _settle(self, victim: LinkMap, place: tuple[int, int], by: LinkMap) -> None:
+        victim.tls_offset, victim.tls_before = place
+        victim.static_since = self.when
+        victim.forced_by = by
+
+    # -- the static block ----------------------------------------------------------------------------------------
+
+    def lay_out_tls(self, auditors: int) -> None:
+        """init_tls: fix the size of the static block and place every object loaded so far."""
+        libc, machine = self.libc, self.machine
+        optional = self.tunables.optional_static_tls if libc.tls_tunables else 512
+        nns = self.tunables.nns if libc.tls_tunables else 4
+        if libc.tls_tunables and auditors > 16 - nns:
+            text = f"Failed loading {auditors} audit modules, {16 - nns} are supported."
+            raise Death("audit", "none", text, text, 127)
+        self.surplus = libc.surplus(nns, auditors, optional)
+        mapped = [one for one in self.base.maps if one.tls is not None]
+        segments = tuple(one.tls for one in mapped if one.tls is not None)
+        rseq = None
+        if libc.rseq_block:
+            size, align = self.settings.rseq if self.tunables.rseq else (0, 0)
+            align = max(align, 32)
+            rseq = (tls.round_up(max(size, 32), align) if self.tunables.rseq else 32, align if self.tunables.rseq else 32)
+        start = {"aarch64": 16, "arm": 8}.get(machine.name, 0)
+        layout = tls.lay_out(segments, machine.variant, start, libc.least_tls_align[machine.e_machine], self.surplus, rseq)
+        if layout.size >= 1 << 46:
+            raise Unknown(f"a static TLS block of {layout.size} bytes; whether this system can give it is not known")
+        self.static = tls.StaticTls(layout, machine.variant, optional if libc.tls_tunables else None)
+        self.start_used = layout.used
+        for one, offset in zip(mapped, layout.offsets, strict=True):
+            one.tls_offset = offset
+            one.static_since = "startup"
+
+    # -- dlopen --------------------------------------------------------------------------------------------------
+
+    def dlopen(self, name: str, mode: int, caller: LinkMap | None, step: int, space: Namespace | None = None) -> LinkMap | None:
+        """dlopen or dlmopen: the handle, None for RTLD_NOLOAD of what is not loaded. Raises `Fault`, `Death`, `Unknown`."""
+        if not mode & (RTLD_LAZY | RTLD_NOW):
+            raise Fault("invalid-mode", "none", "invalid mode for dlopen()", name, 22)
+        space = space if space is not None else self.base
+        assert self.program is not None
+        if name == "":
+            return self.program
+        before = list(space.maps)
+        new_names = {id(one): list(one.names) for one in before}
+        asker = caller if caller is not None else self.program
+        top: LinkMap | None = None
+        try:
+            top = self.map_object(name, asker, LOADED, mode, space, True, None)
+            if top is None:
+                return None
+            top.opened += 1
+            if top.searchlist.maps:
+                if mode & RTLD_NODELETE:
+                    top.nodelete = True
+                if mode & RTLD_GLOBAL:
+                    self._make_global(top, space)
+                return top
+            self._bring_in(top, mode, space, step)
+        except (Fault, Death, Unknown):
+            if top is not None:
+                top.opened -= 1
+            self._undo(before, space)
+            raise
+        finally:
+            del new_names
+        return top
+
+    def _bring_in(self, top: LinkMap, mode: int, space: Namespace, step: int) -> None:
+        old_initfini, old_search = top.initfini, top.searchlist.maps
+        self.map_dependencies(top, [], mode & RTLD_DEEPBIND, space, True)
+        try:
+            for one in top.searchlist.maps:
+                if not one.versions_checked and one.elf is not None:
+                    check_versions(one, space.maps, None, self.settings.argv0, self.libc.relr)
+                    one.versions_checked = True
+            self._check_properties(top)
+            self.relocate(self._relocation_order(top, space), bool(mode & RTLD_LAZY) and not self._bind_now(), space, step)
+        except (Fault, Death, Unknown):
+            if top.relocated:
+                top.initfini, top.searchlist.maps = old_initfini, old_search
+            raise
+        new = [one for one in top.searchlist.maps if not one.init_called]
+        for one in top.searchlist.maps:
+            if one.init_called and one.type == LOADED and not any(scope is top.searchlist for scope in one.scopes):
+                one.scopes.append(top.searchlist)
+        for one in new:
+            one.init_called = True
+            if one.flags_1 & DF_1_NODELETE:
+                one.nodelete = True
+        if mode & RTLD_NODELETE:
+            top.nodelete = True
+        if mode & RTLD_GLOBAL:
+            self._make_global(top, space)
+
+    def _bind_now(self) -> bool:
+        return bool(self.settings.env.get("LD_BIND_NOW")) and not self.settings.secure
+
+    def _make_global(self, top: LinkMap, space: Namespace) -> None:
+        main = space.maps[0].searchlist
+        for one in top.searchlist.maps:
+            if not one.global_:
+                one.global_ = True
+                main.maps.append(one)
+
+    def _check_properties(self, top: LinkMap) -> None:
+        """_dl_open_check: processor levels that the objects need, last of the load list first."""
+        if not self.libc.isa_level_checked or self.machine.name != "x86-64":
+            return
+        for one in reversed(top.searchlist.maps):
+            if not one.init_called:
+                self.check_level(one)
+
+    def check_level(self, one: LinkMap) -> None:
+        """Raise `Fault` when an object's property note needs a level that the processor lacks."""
+        if one.elf is None:
+            return
+        from dlwhy.loader.properties import isa_needed
+
+        try:
+            needed = isa_needed(one.elf)
+        except ElfError as error:
+            raise died_reading(error, "property") from None
+        if needed:
+            levels = len(self.finder.levels())
+            have = (1 << (levels + 1)) - 1
+            if needed & ~have:
+                raise Fault(
+                    "isa-level", "property", "CPU ISA level is lower than required", one.shown,
+                    because=f"it needs x86-64-v{needed.bit_length()}, and the processor has x86-64-v{levels + 1}",
+                )  # fmt: skip
+
+    def _relocation_order(self, top: LinkMap, space: Namespace) -> list[LinkMap]:
+        if self.libc.relocates_all_new:
+            at = next(i for i, one in enumerate(space.maps) if one is top)
+            todo = [one for one in space.maps[at:] if not one.relocated]
+            return list(reversed(selection(todo, 0)))
+        order = [one for one in reversed(top.initfini) if not one.relocated]
+        if self.libc.libc_relocated_first and space.libc is not None and not space.libc.relocated:
+            order = [space.libc, *(one for one in order if one is not space.libc)]
+        return order
+
+    # -- closing -------------------------------------------------------------------------------------------------
+
+    def _undo(self, before: list[LinkMap], space: Namespace) -> None:
+        """What a failed dlopen gives back: everything it loaded, its static TLS by the rules of dlclose."""
+        kept = {id(one) for one in before}
+        if any(id(one) not in kept for one in space.maps):
+            self._collect(space)
+
+    def dlclose(self, handle: LinkMap) -> list[LinkMap]:
+        """dlclose: what is unloaded by it, in destruction order. Raises `Fault` for a handle that is not open."""
+        if handle.opened == 0:
+            raise Fault("not-open", "none", "shared object not open", handle.name)
+        handle.opened -= 1
+        if handle.opened or handle.type != LOADED or handle.nodelete:
+            return []
+        return self._collect(self.namespaces[handle.namespace])
+
+    def _collect(self, space: Namespace) -> list[LinkMap]:
+        """_dl_close_worker: unload what nothing uses any more and give its static TLS back."""
+        used: set[int] = set()
+        todo = [one for one in space.maps if one.type != LOADED or one.opened or one.nodelete]
+        while todo:
+            one = todo.pop()
+            if id(one) in used:
+                continue
+            used.add(id(one))
+            todo += [*one.initfini[1:], *one.reldeps]
+        if all(id(one) in used for one in space.maps):
+            return []
+        order = list(space.maps)
+        if self.libc.depth_first_sort and self.tunables.dynamic_sort == 2:
+            order = depth_first(order, space is self.base, for_fini=True)
+        else:
+            order = selection(order, 1 if space is self.base else 0, for_fini=True)
+        gone = [one for one in order if id(one) not in used]
+        blocks = [(one.tls_offset, one.tls.memsz, one.tls_before) for one in gone if isinstance(one.tls_offset, int) and one.tls]
+        if self.static is not None:
+            self.static.give_back(blocks)
+        dead = {id(one) for one in gone}
+        space.maps = [one for one in space.maps if id(one) not in dead]
+        for one in space.maps:
+            one.scopes = [scope for scope in one.scopes if not scope.maps or id(scope.maps[0]) not in dead or one is scope.maps[0]]
+            one.reldeps = [other for other in one.reldeps if id(other) not in dead]
+        if space.maps:
+            main = space.maps[0].searchlist
+            main.maps = [one for one in main.maps if id(one) not in dead]
+        for name in [name for name, definition in space.unique.items() if id(definition.map) in dead]:
+            del space.unique[name]
+        if space.libc is not None and id(space.libc) in dead:
+            space.libc = None
+        return gone
+
+    # -- dlsym ---------------------------------------------------------------------------------------------------
+
+    def dlsym(self, handle: LinkMap | None, name: str) -> Definition:
+        """dlsym(handle, name), of the global scope for None. Raises `Fault`.
+
+        Looking a thread-local variable up uses it: its module's TLS becomes dynamic for good when it has no static place.
+        """
+        space = self.namespaces[handle.namespace] if handle is not None else self.base
+        lookup = Lookup(self.machine, self.libc, space.unique)
+        assert self.program is not None
+        scopes = [handle.searchlist] if handle is not None else self.program.scopes
+        raw = name.encode("utf-8", "surrogateescape")
+        try:
+            found = lookup.find(raw, scopes, None, 0, newest=True)
+        except ElfError as error:
+            raise died_reading(error, "none") from None
+        if found is None:
+            where = handle.shown if handle is not None else self.settings.argv0
+            raise Fault("undefined-symbol", "none", f"undefined symbol: {name}", where)
+        if found.type == 6 and found.map.tls_offset is None:
+            found.map.tls_offset = DYNAMIC
+        return found
+
+    def find_unresolved_call(self, of: LinkMap) -> bytes | None:
+        """Return the first called function of an object that lazy binding left and that nothing defines."""
+        if of.elf is None:
+            return None
+        space = self.namespaces[of.namespace]
+        lookup = Lookup(self.machine, self.libc, space.unique)
+        for info, deferred in binding(of, self.machine).ordered(True):
+            if deferred:
+                index, kind = split_info(of.elf, info)
+                if kind == self.machine.jump_slot and type_class(self.machine, kind):
+                    try:
+                        resolve(of, index, kind, self.machine, lookup)
+                    except Fault as fault:
+                        return fault.text.partition(": ")[2].encode("utf-8", "surrogateescape")
+        return None
+
+
+def _why_missing(missing: Missing) -> str:
+    if "/" in missing.name:
+        return f"{missing.name} cannot be opened"
+    places = len(missing.attempts)
+    skipped = [attempt for attempt in missing.attempts if attempt.result == "wrong machine"]
+    if skipped:
+        return f"{skipped[0].path} is for another machine and was passed over; nothing else was found in {places} places tried"
+    return f"no file of that name in {places} places tried"
+
+
+__all__ = ["DT_FILTER", "FilesError", "Namespace", "Process", "SearchRecord"]

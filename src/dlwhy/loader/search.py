@@ -1,0 +1,330 @@
+"""From a name to a file: the lists of places in the loader's order, every try kept (glibc elf/dl-load.c, _dl_map_object).
+
+Rule 1: the order stands in `Finder._places`, once.
+Rule 2: a search never ends in "not found" without the list of what was tried.
+"""
+
+from __future__ import annotations
+
+import errno as codes
+
+from dlwhy.elf.constants import DF_1_NODEFLIB
+from dlwhy.errors import FilesError
+from dlwhy.loader.faults import Fault, Unknown, strerror
+from dlwhy.loader.tokens import expand, has_token
+from dlwhy.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dlwhy.loader.host import ProcessSettings
+    from dlwhy.loader.link_map import LinkMap
+    from dlwhy.loader.objects import Objects
+    from dlwhy.view import View
+
+_OTHER_CLASS = "wrong ELF class"
+_OTHER_MACHINE = "wrong machine"
+
+
+class Attempt(Record):
+    """One path tried."""
+
+    path: str
+    where: str
+    result: str
+
+
+class Found(Record):
+    """A file that the loader takes."""
+
+    path: str
+    where: str
+    view: View
+    attempts: tuple[Attempt, ...]
+
+
+class Missing(Exception):
+    """Nothing found: what was tried, and the errno of the last attempt."""
+
+    def __init__(self, name: str, attempts: list[Attempt], errno: int, other_class: bool) -> None:
+        super().__init__(name)
+        self.name, self.attempts, self.errno, self.other_class = name, tuple(attempts), errno, other_class
+
+
+# x86-64 levels: the processor flags, as /proc/cpuinfo spells them, that each needs beyond the one before
+# (x86-64 psABI, Micro-Architecture Levels; glibc sysdeps/x86/get-isa-level.h)
+X86_LEVELS: tuple[tuple[str, frozenset[str]], ...] = (
+    ("x86-64-v2", frozenset("cx16 lahf_lm popcnt pni ssse3 sse4_1 sse4_2".split())),
+    ("x86-64-v3", frozenset("avx avx2 bmi1 bmi2 f16c fma abm movbe xsave".split())),
+    ("x86-64-v4", frozenset("avx512f avx512bw avx512cd avx512dq avx512vl".split())),
+)
+_HASWELL = frozenset("avx2 bmi1 bmi2 abm movbe popcnt fma".split())
+
+
+def cpu_levels(flags: frozenset[str]) -> tuple[str, ...]:
+    """Return the x86-64 levels that a processor with these flags has, best first."""
+    levels: list[str] = []
+    for name, wanted in X86_LEVELS:
+        if not wanted <= flags:
+            break
+        levels.insert(0, name)
+    return tuple(levels)
+
+
+class Finder:
+    """The search lists of one process."""
+
+    __slots__ = ("_directory", "_env", "_levels", "_objects", "_open_error", "_platform", "_settings", "_system", "_tokens")
+
+    def __init__(self, settings: ProcessSettings, objects: Objects, system: tuple[str, ...]) -> None:
+        self._settings = settings
+        self._objects = objects
+        self._system = [d if d.endswith("/") else d + "/" for d in system]
+        self._levels: tuple[str, ...] | None = None
+        self._platform: str | None = None
+        self._directory: dict[str, bool] = {}
+        self._open_error = codes.ENOENT
+        self._env: list[str] | None = None
+        self._tokens: dict[str, str | None] | None = None
+
+    # -- tokens and lists ----------------------------------------------------------------------------------------
+
+    def origin(self, of: LinkMap) -> str | None:
+        """Return $ORIGIN of an object: the directory of the path it was opened by, made absolute, links not followed."""
+        if of.origin is None and of.name:
+            path = of.name if of.name.startswith("/") else f"{self._settings.cwd.rstrip('/')}/{of.name}"
+            of.origin = path.rpartition("/")[0] or "/"
+        return of.origin
+
+    def _values(self, of: LinkMap) -> dict[str, str | None]:
+        library = "lib/" + self._settings.machine.triplet
+        first = self._system[0] if self._system else ""
+        if self._settings.machine.triplet not in first:  # not a multiarch system: LIB is lib64 or lib
+            library = "lib64" if "lib64" in first else "lib"
+        return {"ORIGIN": self.origin(of), "LIB": library, "PLATFORM": self.platform()}
+
+    def expand(self, text: str, of: LinkMap) -> str | None:
+        """Return `text` with its tokens replaced as for `of`; None when one has no value."""
+        return expand(text, self._values(of)) if has_token(text) else text
+
+    def platform(self) -> str:
+        """AT_PLATFORM, or the name that glibc puts in its place on some Intel processors."""
+        if self._platform is None:
+            self._platform = {"x86-64": "x86_64"}.get(self._settings.machine.name, self._settings.machine.name)
+            if self._settings.libc.intel_platform and self._platform == "x86_64":
+                vendor, flags = self._objects.cpu()
+                if vendor == "GenuineIntel" and flags >= _HASWELL:
+                    self._platform = "xeon_phi" if {"avx512er", "avx512pf"} <= flags else "haswell"
+        return self._platform
+
+    def split(self, text: str, separators: str, of: LinkMap | None) -> list[str]:
+        """Return the directories of a path list, each with a trailing slash, duplicates dropped (fillin_rpath)."""
+        for other in separators[1:]:
+            text = text.replace(other, separators[0])
+        result: list[str] = []
+        for item in text.split(separators[0]):
+            place: str | None = item
+            if of is not None:
+                place = self.expand(item, of)
+            if place is None or (not place and item):
+                continue
+            directory = "/" if place and not place.strip("/") else place.rstrip("/") + "/" if place else ""
+            if directory not in result:
+                result.append(directory)
+        return result
+
+    def path_list(self, of: LinkMap, kind: str) -> list[str]:
+        """Return the directories of DT_RPATH or DT_RUNPATH of an object; empty when it has none that counts."""
+        known = of.path_lists.get(kind)
+        if known is None:
+            dynamic = of.elf.dynamic if of.elf is not None else None
+            text = None
+            if dynamic is not None:
+                text = dynamic.runpath if kind == "RUNPATH" else dynamic.rpath if dynamic.runpath is None else None
+            known = of.path_lists[kind] = self.split(text, ":", of) if text else []
+        return known
+
+    def environment_list(self, program: LinkMap) -> list[str]:
+        """Return the directories of LD_LIBRARY_PATH, or of --library-path, which replaces it."""
+        if self._env is None:
+            text = self._settings.library_path
+            if text is None:
+                text = "" if self._settings.secure else self._settings.env.get("LD_LIBRARY_PATH", "")
+            self._env = self.split(text, ":;", program) if text else []
+        return self._env
+
+    # -- subdirectories for processor levels ---------------------------------------------------------------------
+
+    def levels(self) -> tuple[str, ...]:
+        """Return the glibc-hwcaps names that this processor has, best first."""
+        if self._levels is None:
+            vendor, flags = self._objects.cpu()
+            self._levels = cpu_levels(flags) if self._settings.machine.name == "x86-64" else ()
+        return self._levels
+
+    def _is_directory(self, path: str) -> bool:
+        known = self._directory.get(path)
+        if known is None:
+            known = self._objects.files.kind(self._absolute(path) or "/") == "directory"
+            self._directory[path] = known
+        return known
+
+    def _subdirectories(self, directory: str) -> Iterator[str]:
+        libc = self._settings.libc
+        if libc.glibc_hwcaps and self._settings.machine.name == "x86-64" and self._is_directory(directory + "glibc-hwcaps"):
+            for level in self.levels():
+                yield f"glibc-hwcaps/{level}/"
+        if libc.legacy_hwcaps and self._settings.machine.name == "x86-64":
+            platform = self.platform()
+            capabilities = ["tls", platform, "avx512_1", "x86_64"] if platform != "x86_64" else ["tls", "x86_64", "avx512_1"]
+            if any(self._is_directory(directory + name) for name in capabilities):
+                yield from self._legacy(directory)
+        yield ""
+
+    def _legacy(self, directory: str) -> Iterator[str]:
+        """Every subset of {tls, platform, hwcap names}, largest first (elf/dl-hwcaps.c, _dl_important_hwcaps)."""
+        _, flags = self._objects.cpu()
+        names = [self.platform()]
+        names += ["avx512_1"] if X86_LEVELS[2][1] <= flags else []
+        names += ["x86_64"]
+        order = ["tls", *names]
+        for bits in range((1 << len(order)) - 1, 0, -1):
+            chosen = [name for i, name in enumerate(order) if bits >> (len(order) - 1 - i) & 1]
+            yield "/".join(chosen) + "/"
+
+    # -- the search itself ---------------------------------------------------------------------------------------
+
+    def _absolute(self, path: str) -> str:
+        return path if path.startswith("/") else f"{self._settings.cwd.rstrip('/')}/{path}"
+
+    def open(self, path: str, where: str, attempts: list[Attempt], verify: Verifier) -> View | None:
+        """Open and verify one candidate (open_verify): its view, or None for one to pass over.
+
+        Raises `Fault` for a file that stops the search.
+        """
+        try:
+            view = self._objects.view(self._absolute(path))
+        except FilesError as error:
+            self._open_error = error.errno
+            attempts.append(Attempt(path, where, strerror(error.errno)))
+            return None
+        try:
+            verdict = verify(view, path)
+        except Fault as fault:
+            attempts.append(Attempt(path, where, fault.text + (f": {strerror(fault.errno)}" if fault.errno else "")))
+            raise
+        if verdict is not None:
+            self._open_error = codes.ENOENT
+            attempts.append(Attempt(path, where, verdict))
+            return None
+        attempts.append(Attempt(path, where, "found"))
+        return view
+
+    def _places(self, name: str, loader: LinkMap, program: LinkMap) -> Iterator[tuple[str, list[str]]]:
+        """The lists in order: (what to call it, directories); a cache hit is a list of one, marked by its name."""
+        dynamic = loader.elf.dynamic if loader.elf is not None else None
+        if dynamic is None or dynamic.runpath is None:
+            at: LinkMap | None = loader
+            did_program = False
+            while at is not None:
+                directories = self.path_list(at, "RPATH")
+                if directories:
+                    yield f"RPATH of {at.shown}", directories
+                    did_program |= at is program
+                at = at.loader
+            if not did_program:
+                directories = self.path_list(program, "RPATH")
+                if directories:
+                    yield f"RPATH of {program.shown}", directories
+        directories = self.environment_list(program)
+        if directories:
+            yield "--library-path" if self._settings.library_path is not None else "LD_LIBRARY_PATH", directories
+        directories = self.path_list(loader, "RUNPATH")
+        if directories:
+            yield f"RUNPATH of {loader.shown}", directories
+        yield "ld.so.cache", []
+        if not loader.flags_1 & DF_1_NODEFLIB:
+            yield "default directory", self._system
+
+    def find(self, name: str, loader: LinkMap, program: LinkMap, verify: Verifier) -> Found:
+        """Return the file that `name` means when `loader` asks for it. Raises `Missing` or `Fault`."""
+        attempts: list[Attempt] = []
+        self._open_error = codes.ENOENT
+        if "/" in name:
+            path = self.expand(name, loader)
+            if path is None:
+                raise Missing(name, attempts, codes.ENOENT, False)
+            view = self.open(path, "path", attempts, verify)
+            if view is not None:
+                return Found(path, "path", view, tuple(attempts))
+            raise self._missing(name, attempts)
+        if not self._system:
+            raise Unknown("the loader's default directories could not be read from its binary", "search")
+        for where, directories in self._places(name, loader, program):
+            if where == "ld.so.cache":
+                hit = self._cached(name, loader)
+                if hit is None:
+                    continue
+                view = self.open(hit, where, attempts, verify)
+                if view is not None:
+                    return Found(hit, where, view, tuple(attempts))
+                continue
+            found = self._open_path(name, where, directories, attempts, verify)
+            if found is not None:
+                return found
+        raise self._missing(name, attempts)
+
+    def _missing(self, name: str, attempts: list[Attempt]) -> Missing:
+        other_class = any(attempt.result == _OTHER_CLASS for attempt in attempts)
+        return Missing(name, attempts, self._open_error, other_class)
+
+    def _open_path(
+        self, name: str, where: str, directories: list[str], attempts: list[Attempt], verify: Verifier
+    ) -> Found | None:
+        for directory in directories:
+            for sub in self._subdirectories(directory):
+                view = self.open(directory + sub + name, where, attempts, verify)
+                if view is not None:
+                    return Found(directory + sub + name, where, view, tuple(attempts))
+            passed_over = (codes.ENOENT, codes.EACCES) + ((codes.ENOTDIR,) if self._settings.libc.enotdir_goes_on else ())
+            if self._open_error not in passed_over and self._is_directory(directory or "."):
+                return None
+        return None
+
+    def _cached(self, name: str, loader: LinkMap) -> str | None:
+        from dlwhy.loader.cache import FLAGS
+
+        flags = FLAGS.get((self._settings.machine.e_machine, self._settings.machine.elf_class), -1)
+        hit = self._objects.cache().look_up(name, flags, self._priority, self._legacy_entry)
+        if hit is None:
+            return None
+        if loader.flags_1 & DF_1_NODEFLIB and any(hit.path.startswith(directory) for directory in self._system):
+            return None
+        return hit.path
+
+    def _priority(self, level: str) -> int | None:
+        if not self._settings.libc.glibc_hwcaps or level not in self.levels():
+            return None
+        return self.levels().index(level) + 1
+
+    def _legacy_entry(self, word: int) -> bool:
+        if not self._settings.libc.legacy_hwcaps:
+            return True  # 2.37 and later ignore the word
+        # bit 63: tls; bits 48 to 62: platforms (x86-64: none known by number but haswell 0, xeon_phi 1); low: hwcap names
+        rest = word & ~(1 << 63)
+        if not rest:
+            return True
+        platforms = {"haswell": 1 << 48, "xeon_phi": 1 << 49}
+        if rest >> 48 and rest & (0x7FFF << 48) != platforms.get(self.platform(), -1):
+            return False
+        low = rest & 0xFFFF
+        known = 1 | (2 if X86_LEVELS[2][1] <= self._objects.cpu()[1] else 0)
+        return not low & ~known
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Verifier = Callable[[View, str], str | None]
+    """Returns None for a file to take, a reason for one to pass over; raises Fault for one that ends the search."""

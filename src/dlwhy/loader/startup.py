@@ -1,0 +1,162 @@
+"""The start of a program: from the kernel's execve to the loader's jump to the entry point (glibc elf/rtld.c, dl_main)."""
+
+from __future__ import annotations
+
+from dlwhy.elf.constants import DT_AUDIT, DT_DEPAUDIT
+from dlwhy.errors import DlwhyError, ElfError
+from dlwhy.loader.bind import check_versions
+from dlwhy.loader.faults import Death, Fault, Unknown
+from dlwhy.loader.host import RTLD_NOW
+from dlwhy.loader.link_map import EXECUTABLE, LIBRARY, LinkMap
+from dlwhy.loader.mapping import died_reading, wants_execstack
+from dlwhy.loader.process import Namespace, Process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dlwhy.elf.file import Elf
+
+
+class StartFailed(Exception):
+    """The program does not start: what is written to standard error, and the exit status."""
+
+    def __init__(self, message: str | None, status: int, because: str, kind: str, object_: str | None) -> None:
+        super().__init__(because)
+        self.message, self.status, self.because, self.kind, self.object = message, status, because, kind, object_
+
+
+def start(process: Process, program: Elf | None) -> None:
+    """Load and relocate everything the program starts with. `program` is None for `plain`.
+
+    Raises `StartFailed`, `Death`, `Unknown`.
+    """
+    settings = process.settings
+    try:
+        _start(process, program)
+    except Fault as fault:
+        occasion = fault.at_startup(settings.argv0)
+        raise StartFailed(occasion, 127, fault.because or fault.text, fault.kind, fault.subject or fault.object) from None
+    process.started = True
+    for one in process.base.maps:
+        one.init_called = True
+
+
+def _start(process: Process, program: Elf | None) -> None:
+    settings, space = process.settings, process.base
+    main = LinkMap("", "", program, EXECUTABLE, None)
+    main.program_name = settings.argv0
+    main.scopes = [main.searchlist]
+    if settings.program is not None:
+        main.origin = process.objects.files.resolve(settings.program).rpartition("/")[0] or "/"
+    process.program = main
+    process.execstack = program is not None and wants_execstack(program, settings)
+    process._join_namespace(main, space)  # noqa: SLF001 -- the loader's own two halves
+
+    facts = process.objects.loader_facts(settings.interpreter)
+    rtld = LinkMap(settings.interpreter, settings.interpreter, facts.elf, LIBRARY, None)
+    rtld.program_name = settings.argv0
+    rtld.identity = facts.elf.view.identity
+    if rtld.soname is not None:
+        rtld.add_name(rtld.soname)
+    rtld.relocated = True
+    rtld.scopes = [main.searchlist]
+    process.rtld = rtld
+    space.maps.append(rtld)
+
+    auditors = _audit_names(process, program)
+    if auditors:
+        process.lay_out_tls(len(auditors))
+        for name in auditors:
+            _load_auditor(process, name)
+    preloads = _preload(process, main)
+    process.map_dependencies(main, preloads, 0, space, False)
+    for one in main.searchlist.maps:
+        one.global_ = True
+    _place_rtld(space, main, rtld)
+
+    faults: list[Fault] = []
+    for one in list(space.maps):
+        if one.elf is not None:
+            faults += check_versions(one, space.maps, process.notices, settings.argv0, process.libc.relr)
+            one.versions_checked = True
+    if faults:
+        lines = [f"{settings.argv0}: {fault.object}: {fault.text}" for fault in faults]
+        first = faults[0]
+        raise StartFailed("\n".join(lines), 1, first.because, first.kind, first.subject)
+    if process.libc.isa_level_checked:
+        for one in reversed(main.searchlist.maps):
+            process.check_level(one)
+    if not auditors:
+        process.lay_out_tls(0)
+    order = [one for one in reversed(main.initfini) if not one.relocated]
+    if process.libc.libc_relocated_first and space.libc is not None:
+        order = [space.libc, *(one for one in order if one is not space.libc)]
+    process.relocate(order, not process._bind_now(), space, 0)  # noqa: SLF001
+
+
+def _place_rtld(space: Namespace, main: LinkMap, rtld: LinkMap) -> None:
+    """Put ld.so where the search list has it; out of the list when nothing needs it."""
+    space.maps.remove(rtld)
+    listed = main.searchlist.maps
+    at = next((i for i, one in enumerate(listed) if one is rtld), -1)
+    if at > 0:
+        before = listed[at - 1]
+        space.maps.insert(next(i for i, one in enumerate(space.maps) if one is before) + 1, rtld)
+
+
+def _preload(process: Process, main: LinkMap) -> list[LinkMap]:
+    settings = process.settings
+    text = settings.env.get("LD_PRELOAD", "")
+    found: list[LinkMap] = []
+    for name in text.replace(" ", ":").split(":"):
+        if name and not (settings.secure and "/" in name):
+            _preload_one(process, main, name, "LD_PRELOAD", found)
+    try:
+        view = process.objects.view("/etc/ld.so.preload")
+        content = view.some(0, view.size).decode("utf-8", "surrogateescape")
+    except DlwhyError:
+        content = ""
+    for line in content.splitlines():
+        for name in line.partition("#")[0].replace(":", " ").replace("\t", " ").split(" "):
+            if name:
+                _preload_one(process, main, name, "/etc/ld.so.preload", found)
+    return found
+
+
+def _preload_one(process: Process, main: LinkMap, name: str, source: str, found: list[LinkMap]) -> None:
+    loaded = len(process.base.maps)
+    try:
+        expanded = process.finder.expand(name, main)
+        process.map_object(expanded if expanded is not None else name, main, LIBRARY, 0, process.base, False, main)
+    except Fault as fault:
+        process.notices.append(f"ERROR: ld.so: object '{name}' from {source} cannot be preloaded ({fault.text}): ignored.")
+        return
+    found += process.base.maps[loaded:]
+
+
+def _audit_names(process: Process, program: Elf | None) -> list[str]:
+    names = [] if process.settings.secure else [name for name in process.settings.env.get("LD_AUDIT", "").split(":") if name]
+    if program is not None and program.dynamic is not None and process.libc.depaudit:
+        for tag in (DT_AUDIT, DT_DEPAUDIT):
+            if tag in program.dynamic.tags:
+                names += [name for name in program.dynamic.string(program.dynamic.tags[tag]).split(":") if name]
+    return list(dict.fromkeys(names))
+
+
+def _load_auditor(process: Process, name: str) -> None:
+    """Load one auditor into a namespace of its own (elf/rtld.c, load_audit_module)."""
+    space = Namespace(len(process.namespaces))
+    process.namespaces.append(space)
+    try:
+        handle = process.dlopen(name, RTLD_NOW, process.program, 0, space)
+        assert handle is not None
+        process.dlsym(handle, "la_version")
+    except Fault as fault:
+        text = fault.text if fault.kind == "undefined-symbol" and "la_version" in fault.text else fault.message
+        process.notices.append(f"ERROR: ld.so: object '{name}' cannot be loaded as audit interface: {text}; ignored.")
+        if space.maps:
+            for one in space.maps:
+                one.opened = 0
+            process._collect(space)  # noqa: SLF001
+
+
+__all__ = ["Death", "ElfError", "StartFailed", "Unknown", "died_reading", "start"]

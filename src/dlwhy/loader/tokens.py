@@ -1,0 +1,38 @@
+"""$ORIGIN, $LIB and $PLATFORM in paths (ld.so(8), Dynamic string tokens; glibc elf/dl-load.c, _dl_dst_substitute).
+
+From 2.28 on a token's name ends where no letter, digit or underscore follows; earlier releases wanted the unbraced form to
+be followed by '/' or the end. Both readings agree on every path in use.
+"""
+
+from __future__ import annotations
+
+import re
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_TOKEN = re.compile(r"\$(?:(ORIGIN|LIB|PLATFORM)(?![A-Za-z0-9_])|\{(ORIGIN|LIB|PLATFORM)\})")
+
+
+def expand(text: str, values: Mapping[str, str | None]) -> str | None:
+    """Return `text` with its tokens replaced, or None when one of them has no value here."""
+    if "$" not in text:
+        return text
+    unresolved = False
+
+    def value(match: re.Match[str]) -> str:
+        nonlocal unresolved
+        found = values.get(match[1] or match[2])
+        if found is None:
+            unresolved = True
+            return ""
+        return found
+
+    result = _TOKEN.sub(value, text)
+    return None if unresolved else result
+
+
+def has_token(text: str) -> bool:
+    """Whether a token stands in `text`."""
+    return "$" in text and _TOKEN.search(text) is not None
