@@ -1,450 +1,55 @@
-"""Rust's two manglings, legacy and v0, read back into paths.
-
-Legacy (`_ZN...17h<16 hex>E`) is C++'s nested name with `$XX$` escapes and a hash as its last part. v0 (`_R...`) is a
-small language of its own (RFC 2603, "Rust symbol mangling v0"): a path, its types and constants in prefix notation,
-and `B<n>_`, a reference back to what stands at byte n. Text is spelled as the reference demangler of the Rust
-project spells it without hashes.
-
-Rule 1: a name is hostile until proven otherwise. A name is read in at most `MAX_STEPS` steps, `MAX_DEPTH` levels deep,
-from at most `MAX_NAME` characters, into at most `MAX_TEXT` characters; whatever does not fit has no demangled form.
-Rule 2: a part read once is kept by its position, so a reference back costs nothing (and a chain of them, each doubling
-the one before, ends at `MAX_TEXT`). Under a `for<'a>` binder nothing is kept: there the same bytes may mean another
-lifetime.
-"""
+"""Rust names: the path that one stands for, and the crate that defines it."""
 
 from __future__ import annotations
 
 import re
 
+from dlwhy.attribute.rust_legacy import read_legacy
+from dlwhy.attribute.rust_v0 import UnreadableError, punycode, read_v0
+
 MAX_NAME = 1 << 16
 """Characters of a mangled name that are looked at."""
-MAX_STEPS = 4000
-"""Paths, types and constants read for one name. The longest honest name met needed a tenth of it."""
-MAX_DEPTH = 150
-"""Levels of nesting; each takes at most two of Python's thousand stack frames."""
-MAX_TEXT = 1 << 20
-"""Characters a demangled name may have."""
 
-_BASIC = {
-    "a": "i8", "b": "bool", "c": "char", "d": "f64", "e": "str", "f": "f32", "h": "u8", "i": "isize", "j": "usize",
-    "l": "i32", "m": "u32", "n": "i128", "o": "u128", "p": "_", "s": "i16", "t": "u16", "u": "()", "v": "...",
-    "x": "i64", "y": "u64", "z": "!",
-}  # fmt: skip
-_PATH_TAGS = frozenset("CNMXYI")
-_UNSIGNED = frozenset("htmyoj")
-_SIGNED = frozenset("aslxni")
-_U64 = (1 << 64) - 1
-
-# [disambiguator] ["u"] length ["_"]: what stands before the bytes of an identifier. Eleven base-62 digits hold 64 bits.
-_IDENT = re.compile(r"(?:s([0-9a-zA-Z]{0,11})_)?(u?)(0|[1-9][0-9]{0,5})_?")
-_PLAIN_IDENT = re.compile(r"(u?)(0|[1-9][0-9]{0,5})_?")
-_NESTED = re.compile(r"(?:N[a-zA-Z])+")
-_DISAMBIGUATOR = re.compile(r"(?:s[0-9a-zA-Z]{0,11}_)?")
-_BASE62 = re.compile(r"([0-9a-zA-Z]{0,11})_")
-_HEX = re.compile(r"([0-9a-f]*)_")
-_PRINTABLE_SUFFIX = re.compile(r"\.[!-~]*")
 _LLVM = re.compile(r"\.llvm\.[0-9A-F@]*\Z")
-_DIGITS = {c: n for n, c in enumerate("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")}
 
 
-class _Unreadable(Exception):
-    """The name is not v0, or it is larger than the limits above."""
+def demangle_rust(name: str) -> str | None:
+    """Return the path that a Rust symbol names, without hashes, or None when it is no Rust name that can be read.
+
+    Suffixes of code generators (`.cold`, `.lto_priv.3`) stay, but for `.llvm.N`, as in the reference demangler.
+    """
+    if len(name) > MAX_NAME:
+        return None
+    if name.startswith("_R"):
+        if not "A" <= name[2:3] <= "Z" or not name.isascii():
+            return None
+        return read_v0((_LLVM.sub("", name) if ".llvm." in name else name)[2:])
+    if name.startswith("_ZN"):
+        if ".llvm." in name:
+            name = _LLVM.sub("", name)
+        return read_legacy(name)
+    return None
 
 
-class _V0:
-    """One v0 name (without its `_R`) being read. `at` is the next character; every method returns text."""
+_CRATE = re.compile(
+    r"_R(?:N[a-zA-Z]|I|[MX](?:s[0-9a-zA-Z]{0,11}_)?|Y[RQPOASD]*[a-z]?)*C(?:s[0-9a-zA-Z]{0,11}_)?(u?)([1-9][0-9]{0,3})_?"
+    r"|_ZN([1-9][0-9]{0,3})(?:_?\$(?=LT)[!-~]{0,200}?(?<![0-9A-Za-z_])([A-Za-z_][0-9A-Za-z_]*)\.\.)?"
+)
 
-    __slots__ = ("at", "bound", "depth", "kept", "kept_values", "name", "steps")
 
-    def __init__(self, name: str) -> None:
-        self.name = name + "\0\0"  # two characters that begin nothing: looking ahead never leaves the string
-        self.at = 0
-        self.depth = 0
-        self.steps = 0
-        self.bound = 0
-        self.kept: dict[int, str] = {}
-        self.kept_values: dict[int, str] = {}  # paths in value position spell generics `::<`
+def crate_name(name: str) -> str | None:
+    """Return the crate that defines what a Rust symbol names, or None when the name does not tell.
 
-    def _step(self) -> None:
-        self.steps += 1
-        if self.steps > MAX_STEPS or self.depth > MAX_DEPTH:
-            raise _Unreadable
-
-    # -- terminals -------------------------------------------------------------------------------------------------
-
-    def _eat(self, tag: str) -> bool:
-        if self.name[self.at] == tag:
-            self.at += 1
-            return True
-        return False
-
-    def _base62(self) -> int:
-        found = _BASE62.match(self.name, self.at)
-        if not found:
-            raise _Unreadable
-        self.at = found.end()
-        return _base62_value(found[1])
-
-    def _ident(self, found: re.Match[str] | None) -> str:
-        """Return the identifier whose length was matched; the last two groups are `u` and the length."""
-        if not found:
-            raise _Unreadable
+    Of an impl it is the crate where the impl stands (v0), or that of the first path in its self type or trait.
+    """
+    found = _CRATE.match(name)
+    if not found:
+        return None
+    if found[2]:
         start = found.end()
-        end = self.at = start + int(found[found.re.groups])
-        if end > len(self.name) - 2:
-            raise _Unreadable
-        text = self.name[start:end]
-        return _punycode(text) if found[found.re.groups - 1] else text
-
-    def _hex(self) -> str:
-        found = _HEX.match(self.name, self.at)
-        if not found:
-            raise _Unreadable
-        self.at = found.end()
-        return found[1]
-
-    def _backref(self, read: Callable[..., str], *args: bool) -> str:
-        """Return what `read` makes of an earlier place; `at` stands behind the `B`."""
-        place = self.at - 1
-        target = self._base62()
-        if target >= place:
-            raise _Unreadable
-        back, self.at = self.at, target
-        self.depth += 1
-        text = read(*args)
-        self.depth -= 1
-        self.at = back
-        return text
-
-    def _keep(self, kept: dict[int, str], place: int, text: str) -> str:
-        if len(text) > MAX_TEXT:
-            raise _Unreadable
-        if not self.bound:
-            kept[place] = text
-        return text
-
-    # -- paths -----------------------------------------------------------------------------------------------------
-
-    def path(self, value: bool) -> str:
-        self._step()
-        name = self.name
-        place = self.at
-        kept = self.kept_values if value else self.kept
-        nested = _NESTED.match(name, place)
-        if nested:
-            self.at = nested.end()
-            self.depth += 1
-            text = self._plain_path(value)
-            self.depth -= 1
-            for inner in range(nested.end() - 2, place - 2, -2):
-                found = _IDENT.match(name, self.at)
-                ident = self._ident(found)
-                if name[inner + 1] <= "Z":  # special namespaces are upper case: closures, shims
-                    kind = {"C": "closure", "S": "shim"}.get(name[inner + 1], name[inner + 1])
-                    extra = ":" + ident if ident else ""
-                    assert found is not None
-                    number = 0 if found[1] is None else _base62_value(found[1]) + 1
-                    text = f"{text}::{{{kind}{extra}#{number}}}"
-                elif ident:
-                    text = f"{text}::{ident}"
-                self._keep(kept, inner, text)
-            return text
-        return self._plain_path(value)
-
-    def _plain_path(self, value: bool) -> str:
-        """Return a path that is not a nested one."""
-        name = self.name
-        place = self.at
-        tag = name[place]
-        self.at = place + 1
-        kept = self.kept_values if value else self.kept
-        if tag == "C":
-            return self._keep(kept, place, self._ident(_IDENT.match(name, place + 1)))
-        if tag == "B":
-            return self._path_back(value)
-        self.depth += 1
-        if tag == "I":
-            text = f"{self.path(value)}{'::' if value else ''}<{self._list(self._generic)}>"
-        elif tag in "MXY":
-            if tag != "Y":
-                found = _DISAMBIGUATOR.match(name, self.at)
-                assert found is not None  # it matches nothing, too
-                self.at = found.end()
-                self.path(False)  # where the impl stands: not shown
-            text = f"<{self.type()}>" if tag == "M" else f"<{self.type()} as {self.path(False)}>"
-        else:
-            raise _Unreadable
-        self.depth -= 1
-        return self._keep(kept, place, text)
-
-    def _path_back(self, value: bool) -> str:
-        place = self.at - 1
-        target = self._base62()
-        if target >= place:
-            raise _Unreadable
-        kept = self.kept_values if value else self.kept
-        text = None if self.bound else kept.get(target)
-        if text is None:
-            back, self.at = self.at, target
-            self.depth += 1
-            text = self.path(value)
-            self.depth -= 1
-            self.at = back
-        return text
-
-    def _list(self, read: Callable[[], str]) -> str:
-        parts = []
-        total = 0
-        while not self._eat("E"):
-            parts.append(read())
-            total += len(parts[-1])
-            if total > MAX_TEXT:
-                raise _Unreadable
-        return ", ".join(parts)
-
-    def _generic(self) -> str:
-        tag = self.name[self.at]
-        if tag == "L":
-            self.at += 1
-            return self._lifetime(self._base62())
-        if tag == "K":
-            self.at += 1
-            return self.constant(False)
-        return self.type()
-
-    def _lifetime(self, index: int) -> str:
-        """Return the lifetime `index` binders out, counted from 1; 0 is the erased one."""
-        if not index:
-            return "'_"
-        depth = self.bound - index
-        if depth < 0:
-            raise _Unreadable
-        return f"'{chr(97 + depth)}" if depth < 26 else f"'_{depth}"
-
-    # -- types -----------------------------------------------------------------------------------------------------
-
-    def type(self) -> str:
-        name = self.name
-        place = self.at
-        tag = name[place]
-        basic = _BASIC.get(tag)
-        if basic is not None:
-            self.at = place + 1
-            return basic
-        if tag in _PATH_TAGS:
-            return self.path(False)
-        self.at = place + 1
-        self._step()
-        if tag == "B":
-            return self._type_back()
-        self.depth += 1
-        read = _TYPES.get(tag)
-        if read is None:
-            raise _Unreadable
-        text = read(self, tag)
-        self.depth -= 1
-        return self._keep(self.kept, place, text)
-
-    def _type_back(self) -> str:
-        place = self.at - 1
-        target = self._base62()
-        if target >= place:
-            raise _Unreadable
-        text = None if self.bound else self.kept.get(target)
-        if text is None:
-            back, self.at = self.at, target
-            self.depth += 1
-            text = self.type()
-            self.depth -= 1
-            self.at = back
-        return text
-
-    def _reference(self, tag: str) -> str:
-        lifetime = ""
-        if self._eat("L"):
-            index = self._base62()
-            lifetime = self._lifetime(index) + " " if index else ""
-        return f"&{lifetime}{'mut ' if tag == 'Q' else ''}{self.type()}"
-
-    def _pointer(self, tag: str) -> str:
-        return f"*{'const' if tag == 'P' else 'mut'} {self.type()}"
-
-    def _slice(self, tag: str) -> str:
-        inner = self.type()
-        return f"[{inner}; {self.constant(True)}]" if tag == "A" else f"[{inner}]"
-
-    def _tuple(self, tag: str) -> str:
-        first = self.at
-        inner = self._list(self.type)
-        # a tuple of one keeps its comma; whether there was one element is read from the bytes, not from the text
-        return f"({inner},)" if self._one_element(first, self.type) else f"({inner})"
-
-    def _one_element(self, first: int, read: Callable[[], str]) -> bool:
-        if self.name[first] == "E":
-            return False
-        end, self.at = self.at, first
-        read()
-        alone = self.at == end - 1
-        self.at = end
-        return alone
-
-    def _binder(self) -> tuple[str, int]:
-        """Return `for<'a, 'b> ` and how many lifetimes it binds."""
-        if not self._eat("G"):
-            return "", 0
-        count = self._base62() + 1
-        if count > 1000:  # each is printed; an honest binder has a handful
-            raise _Unreadable
-        self.bound += count
-        names = ", ".join(self._lifetime(n) for n in range(count, 0, -1))
-        return f"for<{names}> ", count
-
-    def _function(self, tag: str) -> str:
-        text, count = self._binder()
-        if self._eat("U"):
-            text += "unsafe "
-        if self._eat("K"):
-            abi = "C" if self._eat("C") else self._ident(_PLAIN_IDENT.match(self.name, self.at)).replace("_", "-")
-            text += f'extern "{abi}" '
-        text += f"fn({self._list(self.type)})"
-        if not self._eat("u"):
-            text += " -> " + self.type()
-        self.bound -= count
-        return text
-
-    def _dyn(self, tag: str) -> str:
-        text, count = self._binder()
-        traits = []
-        while not self._eat("E"):
-            traits.append(self._dyn_trait())
-        self.bound -= count
-        if not self._eat("L"):
-            raise _Unreadable
-        index = self._base62()
-        if index:
-            traits.append(self._lifetime(index))
-        return f"dyn {text}{' + '.join(traits)}"
-
-    def _dyn_trait(self) -> str:
-        text = self.path(False)
-        bindings = []
-        while self._eat("p"):
-            ident = self._ident(_PLAIN_IDENT.match(self.name, self.at))
-            bindings.append(f"{ident} = {self.constant(False) if self._eat('K') else self.type()}")
-        if not bindings:
-            return text
-        # associated types stand in the trait's own generics: `dyn Fn<(A,), Output = B>`
-        head = text[:-1] + ", " if self._opens(text) else text + "<"
-        return f"{head}{', '.join(bindings)}>"
-
-    def _opens(self, text: str) -> bool:
-        # only a path with generics of its own ends in `>` where no impl-path (`<A as B>`) does: those continue `::name`
-        return text.endswith(">") and not text.startswith("<")
-
-    def _pattern_type(self, tag: str) -> str:
-        return f"{self.type()} is {self._pattern()}"
-
-    def _pattern(self) -> str:
-        self._step()
-        tag = self.name[self.at]
-        self.at += 1
-        if tag == "R":
-            return f"{self.constant(False)}..={self.constant(False)}"
-        if tag == "N":
-            return "!null"
-        if tag != "O":
-            raise _Unreadable
-        self.depth += 1
-        parts = [self._pattern()]
-        while not self._eat("E"):
-            parts.append(self._pattern())
-        self.depth -= 1
-        return " | ".join(parts)
-
-    def _splat(self, tag: str) -> str:
-        return "#[splat] " + self.type()
-
-    # -- constants -------------------------------------------------------------------------------------------------
-
-    def constant(self, value: bool) -> str:
-        """Return a constant; outside of another one (`value` false) all but literals wear braces."""
-        self._step()
-        tag = self.name[self.at]
-        self.at += 1
-        if tag == "p":
-            return "_"
-        if tag in _UNSIGNED:
-            return self._number()
-        if tag in _SIGNED:
-            return ("-" if self._eat("n") else "") + self._number()
-        if tag == "b":
-            return ("false", "true")[self._small(1)]
-        if tag == "c":
-            return _quoted(_character(self._small(0x10FFFF)), "'")
-        if tag == "R" and self._eat("e"):
-            return self._string()
-        self.depth += 1
-        if tag == "B":
-            text = self._backref(self.constant, value)
-            self.depth -= 1
-            return text
-        text = self._compound(tag)
-        self.depth -= 1
-        if len(text) > MAX_TEXT:
-            raise _Unreadable
-        return text if value else f"{{{text}}}"
-
-    def _compound(self, tag: str) -> str:
-        if tag == "e":
-            return "*" + self._string()
-        if tag in "RQ":
-            return f"&{'mut ' if tag == 'Q' else ''}{self._inner()}"
-        first = self.at
-        if tag == "A":
-            return f"[{self._list(self._inner)}]"
-        if tag == "T":
-            inner = self._list(self._inner)
-            return f"({inner},)" if self._one_element(first, self._inner) else f"({inner})"
-        if tag != "V":
-            raise _Unreadable
-        text = self.path(True)
-        shape = self.name[self.at]
-        self.at += 1
-        if shape == "U":
-            return text
-        if shape == "T":
-            return f"{text}({self._list(self._inner)})"
-        if shape == "S":
-            return f"{text} {{ {self._list(self._field)} }}"
-        raise _Unreadable
-
-    def _inner(self) -> str:
-        return self.constant(True)
-
-    def _field(self) -> str:
-        ident = self._ident(_IDENT.match(self.name, self.at))
-        return f"{ident}: {self.constant(True)}"
-
-    def _number(self) -> str:
-        digits = self._hex()
-        number = int(digits or "0", 16) if len(digits) < 64 else _U64 + 1
-        return str(number) if number <= _U64 else "0x" + digits
-
-    def _small(self, limit: int) -> int:
-        digits = self._hex()
-        number = int(digits or "0", 16) if len(digits) < 64 else limit + 1
-        if number > limit:
-            raise _Unreadable
-        return number
-
-    def _string(self) -> str:
-        try:
-            return _quoted(bytes.fromhex(self._hex()).decode("utf-8"), '"')
-        except ValueError:  # an odd number of digits, or bytes that are not UTF-8
-            raise _Unreadable from None
-
-
-_TYPES: dict[str, Callable[[_V0, str], str]] = {
-    "R": _V0._reference, "Q": _V0._reference, "P": _V0._pointer, "O": _V0._pointer, "A": _V0._slice, "S": _V0._slice,
-    "T": _V0._tuple, "F": _V0._function, "D": _V0._dyn, "W": _V0._pattern_type, "w": _V0._splat,
-}  # fmt: skip
+        crate = name[start : start + int(found[2])]
+        return punycode(crate) if found[1] else crate
+    if found[4]:
+        return found[4]
+    start = found.end(3)
+    return name[start : start + int(found[3])]

@@ -90,6 +90,8 @@ class Process:
         self.started = False
         self.rtld: LinkMap | None = None
         self.program: LinkMap | None = None
+        self.lacking: tuple[int, tls.Segment] | None = None
+        """(bytes in use, segment) of the first latecomer that did not fit."""
         self.forced: dict[int, list[tuple[LinkMap, LinkMap, bytes, int]]] = {}
         """Step -> (object with the relocation, object that pays, symbol, type) of each static TLS decision."""
 
@@ -400,6 +402,8 @@ class Process:
                     )
                 return
             kind_ = "static-tls-exhausted"
+            if self.lacking is None:
+                self.lacking = (self.static.used, segment)
             because = (
                 f"its TLS segment of {segment.memsz} bytes must go into the static TLS block, "
                 f"where {self.static.free} bytes are left"
@@ -479,7 +483,6 @@ class Process:
         if name == "":
             return self.program
         before = list(space.maps)
-        new_names = {id(one): list(one.names) for one in before}
         asker = caller if caller is not None else self.program
         top: LinkMap | None = None
         try:
@@ -499,8 +502,6 @@ class Process:
                 top.opened -= 1
             self._undo(before, space)
             raise
-        finally:
-            del new_names
         return top
 
     def _bring_in(self, top: LinkMap, mode: int, space: Namespace, step: int) -> None:
@@ -582,7 +583,10 @@ class Process:
     def _undo(self, before: list[LinkMap], space: Namespace) -> None:
         """What a failed dlopen gives back: everything it loaded, its static TLS by the rules of dlclose."""
         kept = {id(one) for one in before}
-        if any(id(one) not in kept for one in space.maps):
+        new = [one for one in space.maps if id(one) not in kept]
+        for one in new:
+            one.nodelete = False  # pending only: it takes effect when the call succeeds
+        if new:
             self._collect(space)
 
     def dlclose(self, handle: LinkMap) -> list[LinkMap]:

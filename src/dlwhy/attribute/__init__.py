@@ -1,0 +1,1 @@
+"""Whose bytes are in a TLS segment, and whose relocations force it into the static block."""

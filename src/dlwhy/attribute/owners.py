@@ -1,0 +1,143 @@
+"""From a TLS variable to its owner: which crate, namespace, runtime, source file or library it belongs to.
+
+The mangled name is believed first, for it was written by the compiler that defined the variable. The file symbol
+before it (STT_FILE) is believed where linkers keep it right:
+
+    GNU ld     right for what was local in the object; hidden globals made local stand behind a nameless one
+    gold       right for what was local; hidden globals made local stand behind the last file, crtstuff.c
+    lld, mold  right
+    GCC LTO    nameless, or names the partition and not the source
+
+so a nameless one, one of the C runtime's start files and one of an LTO partition say nothing.
+"""
+
+from __future__ import annotations
+
+import re
+
+from dlwhy.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+NAME_LIMIT = 2000
+"""Characters of a name that are shown; no honest name met was longer than 800."""
+
+FOREIGN = "another library"
+"""Owner of a variable that the object uses but does not define, when its name does not tell more."""
+
+PREFIXES: tuple[tuple[str, str], ...] = (
+    ("_rjem_", "jemalloc"),
+    ("je_", "jemalloc"),
+    ("_mi_", "mimalloc"),
+    ("mi_", "mimalloc"),
+    ("s2n_", "s2n"),
+)
+"""C libraries that mark their symbols: (prefix, owner)."""
+
+_GO_VARIABLES = frozenset(("runtime.tlsg", "runtime.tls_g"))
+_CODEGEN_UNIT = re.compile(r"([A-Za-z_][0-9A-Za-z_]{0,200})\.[0-9a-f]{8,32}-cgu\.\d+")
+_SAYS_NOTHING = re.compile(r"crtstuff\.c|crt[1in]\.[cSs]|<artificial>|.*\.ltrans\d*(?:\.ltrans)?\.o|cc\w{6}\.[a-z.]+")
+# _Z, special names of a variable (guard, temporary), local names and internal linkage, then a nested or std:: name
+_NAMESPACE = re.compile(r"_Z(?:G[VR])?[ZL]*(?:(N)[rVKRO]*L?)?(?:(St|S[absiod])|([1-9][0-9]{0,3}))")
+_SUFFIX = re.compile(r"(?:\.(?:llvm|lto_priv|constprop|isra|part)\.[0-9A-F]+|\.cold|\.[0-9]+|@@?[^@]*)+\Z")
+_THREAD_LOCAL = re.compile(
+    r"::(?:__getit::(?:__KEY|VAL|STATE)"
+    r"|(?:\{\{constant\}\}|\{(?:constant|K)#\d+\})::(?:\{\{closure\}\}|\{closure#\d+\})::(?:__RUST_STD_INTERNAL_)?(?:VAL|STATE))\Z"
+)
+
+
+class Owner(Record):
+    """Who a variable belongs to, and what says so."""
+
+    name: str
+    kind: str
+    """crate, namespace, go, unit (a source file) or library."""
+    evidence: str
+    """One clause naming the fact that the owner follows from."""
+
+
+def peel(name: str) -> str:
+    """Return a symbol's name without what optimisers and linkers append: `.llvm.7`, `.cold`, `.0`, `@VERSION`..."""
+    if len(name) > NAME_LIMIT or not ("." in name or "@" in name):
+        return name
+    return _SUFFIX.sub("", name) or name
+
+
+def owner(name: str, unit: str | None, source: str, library: str) -> Owner:
+    """Return the owner of the variable `name` (as written in `source`), whose object is called `library`.
+
+    `unit` is the STT_FILE symbol before it, or None. Never fails: what nothing else claims belongs to the library.
+    """
+    plain = peel(name)
+    if plain in _GO_VARIABLES or unit == "go.go":
+        return Owner("Go runtime", "go", f"name in {source}" if plain in _GO_VARIABLES else "file symbol go.go")
+    if plain.startswith(("_R", "_ZN")):
+        crate = _crate(plain)
+        if crate:
+            return Owner(crate, "crate", f"mangled name in {source}")
+    for prefix, known in PREFIXES:
+        if plain.startswith(prefix):
+            return Owner(known, "library", f"prefix {prefix} in {source}")
+    if plain.startswith("_Z"):
+        space = namespace(plain)
+        if space:
+            return Owner(space, "namespace", f"mangled name in {source}")
+    if unit:
+        found = _CODEGEN_UNIT.fullmatch(unit)
+        if found:
+            return Owner(found[1], "crate", "codegen unit in the file symbol")
+        if trusted(unit):
+            return Owner(shown(unit), "unit", "file symbol")
+    return Owner(library, "library", f"defined here, by {source}")
+
+
+def trusted(unit: str) -> bool:
+    """Whether a file symbol says where the variables behind it come from (see the table above)."""
+    return bool(unit) and len(unit) <= NAME_LIMIT and not _SAYS_NOTHING.fullmatch(unit)
+
+
+def namespace(name: str) -> str | None:
+    """Return the outermost C++ namespace (or class) in a mangled name, or None when it has none that tells."""
+    found = _NAMESPACE.match(name)
+    if not found:
+        return None
+    if found[2]:
+        return "std"
+    if not found[1]:
+        return None
+    length = int(found[3])
+    space = name[found.end() : found.end() + length]
+    return space if len(space) == length and space.isidentifier() and not space.startswith("_GLOBAL_") else None
+
+
+def names(symbols: Iterable[str]) -> dict[str, str]:
+    """Return symbol -> the variable's name as a reader knows it, for each of `symbols`.
+
+    Demangled, and of Rust's `thread_local!` only the name that its author gave; names too long to be meant are cut.
+    """
+    result = {}
+    mangled = set()
+    for symbol in symbols:
+        result[symbol] = peel(symbol) if len(symbol) <= NAME_LIMIT else symbol
+        if symbol.startswith(("_Z", "_R")) and len(symbol) <= NAME_LIMIT:
+            mangled.add(symbol)
+    if mangled:
+        from dlwhy.attribute.demangle import demangle_all
+
+        result.update(demangle_all(mangled))
+    return {symbol: shown(_THREAD_LOCAL.sub("", text)) for symbol, text in result.items()}
+
+
+def shown(name: str) -> str:
+    """Return `name`, cut when it is too long to be meant for a reader."""
+    return name if len(name) <= NAME_LIMIT else f"{name[:NAME_LIMIT]}... ({len(name)} characters)"
+
+
+def _crate(name: str) -> str | None:
+    if name.startswith("_ZN") and "17h" not in name[-20:]:  # C++, unless it ends in Rust's hash
+        return None
+    from dlwhy.attribute.demangle_rust import crate_name, demangle_rust
+
+    return crate_name(name) if demangle_rust(name) is not None else None

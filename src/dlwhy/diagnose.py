@@ -1,0 +1,328 @@
+"""The one road from a question to a report."""
+
+from __future__ import annotations
+
+from dlwhy.api import Host, Options
+from dlwhy.errors import DlwhyError, FilesError
+from dlwhy.files import Files
+from dlwhy.fixes import fixes
+from dlwhy.loader.faults import Death, Fault, Unknown
+from dlwhy.loader.link_map import EXECUTABLE, LinkMap
+from dlwhy.loader.objects import Objects
+from dlwhy.question import LOADER_VARIABLES, Question, ask
+from dlwhy.report import (
+    COMPUTED,
+    FAILS,
+    LOADS,
+    CheckReport,
+    Finding,
+    HostReport,
+    Share,
+    Startup,
+    StaticBlock,
+    StaticTls,
+    TlsFile,
+    TlsObject,
+    TlsReport,
+    TreeNode,
+    TreeReport,
+    Trigger,
+    Try,
+)
+from dlwhy.rules import RULES
+from dlwhy.verdict import Run, model
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dlwhy.elf.file import Elf
+    from dlwhy.loader.process import Process
+
+
+def check(steps: list[str], host: Host | None, options: Options) -> CheckReport:
+    """Return the report of `check`. Raises `UsageError` and other `DlwhyError`."""
+    question = ask(steps, host, options)
+    try:
+        run = model(question)
+        found = fixes(question, run)
+        return CheckReport(
+            _host(question, run), run.steps, _static_tls(run), _bills(run), _findings(question, run), found.cures, found.not_cures,
+            run.start_searches,
+        )  # fmt: skip
+    finally:
+        question.objects.files.close()
+
+
+def _host(question: Question, run: Run) -> HostReport:
+    settings = question.settings
+    libc = settings.libc
+    environment = {name: settings.env[name] for name in LOADER_VARIABLES if name in settings.env}
+    known = libc.release != (0, 0)
+    return HostReport(
+        question.host_name, settings.program, settings.interpreter, "glibc" if known else None, libc.text if known else None,
+        settings.machine.name, environment, question.inferred, run.startup,
+    )  # fmt: skip
+
+
+def _static_tls(run: Run) -> StaticTls | None:
+    process = run.process
+    if process is None or process.static is None:
+        return None
+    static = process.static
+    tcb = process.libc.tcb_size.get(process.machine.e_machine, 0) if process.machine.variant == 2 else 0
+    blocks = [
+        StaticBlock(
+            _shown(process, one), one.module_id, one.tls.memsz, one.tls.align, one.tls_offset, one.static_since,
+            _shown(process, one.forced_by) if one.forced_by is not None else None,
+        )
+        for space in process.namespaces
+        for one in space.maps
+        if isinstance(one.tls_offset, int) and one.tls is not None
+    ]  # fmt: skip
+    return StaticTls(
+        static.size + tcb, tcb, static.used, static.free, static.align, process.surplus, static.optional_left,
+        tuple(sorted(blocks, key=lambda block: block.offset)),
+    )  # fmt: skip
+
+
+def _shown(process: Process, one: LinkMap) -> str:
+    return one.name or process.settings.program or process.settings.argv0
+
+
+# -- who ----------------------------------------------------------------------------------------------------------------
+
+
+def _bills(run: Run) -> tuple[TlsObject, ...]:
+    """The bills that explain the failing steps: of the object that pays, with the relocations of whoever forces it."""
+    if run.process is None:
+        return ()
+    result: list[TlsObject] = []
+    for number, step in enumerate(run.steps, 1):
+        if step.outcome != FAILS or not (step.kind or "").startswith("static-tls-") or step.object is None:
+            continue
+        forced = run.process.forced.get(number, [])
+        if not forced:
+            continue
+        _, victim, _, _ = forced[-1]
+        if victim.elf is None or any(one.object == victim.shown for one in result):
+            continue
+        others = []
+        for of, pays, _, _ in forced:
+            if pays is victim and of is not victim and of.elf is not None and not any(of is one for one in others):
+                others.append(of)
+        result.append(bill_of(victim.elf, victim.shown, [(one.elf, one.shown) for one in others if one.elf is not None]))
+    return tuple(result)
+
+
+def bill_of(elf: Elf, name: str, others: list[tuple[Elf, str]]) -> TlsObject:
+    """Return the bill of one object; `others` are objects whose relocations force it as well. Raises `ElfError`."""
+    from dlwhy.attribute.bill import bill
+
+    made = bill(elf)
+    triggers = [_trigger(one, name) for one in made.triggers if one.own or not others]
+    own_names = {symbol.name: symbol for symbol in elf.symbols.tls() if symbol.shndx}
+    for other, shown in others:
+        for one in bill(other).triggers:
+            if not one.own and (one.symbol is None or one.symbol in own_names):
+                triggers.append(_trigger(one, shown))
+    return TlsObject(
+        name, made.size, made.align, made.model,
+        tuple(Share(s.owner, s.kind, s.bytes, s.variable, s.unit, s.evidence) for s in made.shares),
+        made.padding, made.unattributed, tuple(triggers), (),
+    )  # fmt: skip
+
+
+def _trigger(one: object, name: str) -> Trigger:
+    t = one
+    return Trigger(
+        t.owner, t.variable, t.relocation, t.accesses, t.functions, name, t.relocations, t.own,  # type: ignore[attr-defined]
+    )  # fmt: skip
+
+
+def _findings(question: Question, run: Run) -> tuple[Finding, ...]:
+    findings = [_finding("host-script", question.host_name, remark) for remark in question.remarks]
+    if run.process is not None:
+        findings += [_finding("loader-notice", question.host_name, notice) for notice in run.process.notices]
+    for request, step in zip(question.requests, run.steps, strict=True):
+        if step.kind in ("static-tls-exhausted", "static-tls-alignment", "static-tls-dynamic-in-use") and step.needed_by:
+            findings.append(_finding(
+                "innocent-named", step.object or "", f"{step.object} only defines the variable; {step.needed_by} is what uses it as initial-exec"
+            ))  # fmt: skip
+        if step.kind == "not-found" and request.action == "open" and "/" not in request.name and step.needed_by is None:
+            here = f"{question.settings.cwd.rstrip('/')}/{request.name}"
+            if question.objects.files.exists(here):
+                findings.append(_finding(
+                    "not-in-current-directory", request.name,
+                    f"a file of that name is in the current directory, where dlopen does not look: write ./{request.name}",
+                ))  # fmt: skip
+    return tuple(findings)
+
+
+def _finding(rule: str, object_: str, message: str) -> Finding:
+    row = RULES[rule]
+    return Finding(rule, row.severity, object_, message, COMPUTED, row.citation)
+
+
+# -- tls ----------------------------------------------------------------------------------------------------------------
+
+
+def tls(files: list[str], options: Options) -> TlsReport:
+    """Return the report of `tls`: one entry a file, in the order given."""
+    reader = Files(options.sysroot or "/")
+    result = []
+    for path in files:
+        try:
+            result.append(_tls_file(path, reader))
+        except DlwhyError as error:
+            result.append(TlsFile(path, str(error), None, ()))
+        finally:
+            reader.close()
+    return TlsReport(tuple(result))
+
+
+def _tls_file(path: str, reader: Files) -> TlsFile:
+    from dlwhy.elf.file import Elf
+
+    view = reader.open(path)
+    if view.read_errno:
+        raise FilesError(path, view.read_errno, "is a directory" if reader.kind(path) == "directory" else "cannot be read")
+    elf = Elf(view)
+    if elf.debug_only:
+        return TlsFile(path, f"{path}: a separate debug file: it has names, but no bytes that are ever loaded", None, ())
+    made = bill_of(elf, path, [])
+    return TlsFile(path, None, made if made.size else None, made.triggers)
+
+
+# -- tree ---------------------------------------------------------------------------------------------------------------
+
+
+def tree(file: str, host: Host | None, options: Options) -> TreeReport:
+    """Return the report of `tree`. Raises `UsageError`."""
+    question = ask([file], host, options)
+    try:
+        return _tree(file, question)
+    finally:
+        question.objects.files.close()
+
+
+def _tree(file: str, question: Question) -> TreeReport:
+    run = model(question.but(requests=()))
+    host = _host(question, run)
+    process = run.process
+    name = question.requests[0].name if question.requests else None
+    if process is None or process.program is None or (name is not None and run.startup.outcome != LOADS):
+        reason = run.startup_because or "the host cannot be modelled"
+        empty = TreeNode(file, None, reason, "broken", (), None, 0, 0, None, False, (), False)
+        return TreeReport(host, empty, 0, 0, 0, 0, f"{file}: {reason}")
+    walk = _Walk(process, from_start=name is None)
+    if name is None:
+        top: LinkMap | None = process.program
+        made: TreeNode = walk.node(process.program, question.host_name, "the program", ())
+    else:
+        top, fault = walk.enter(name, process.program, None)
+        if top is None:
+            words = fault.message if isinstance(fault, Fault) else str(fault)
+            broken = TreeNode(name, None, words, "missing", walk.last_tries(), None, 0, 0, None, False, (), False)
+            return TreeReport(host, broken, 0, 1, 0, 0, words)
+        walk.map_all(top)
+        made = walk.node(top, name, top.how, ())
+    return TreeReport(host, made, len(walk.seen), walk.missing, walk.tls_total, walk.static_total, None)
+
+
+class _Walk:
+    """Maps what a file needs, in the loader's order, then draws it depth first."""
+
+    def __init__(self, process: Process, from_start: bool) -> None:
+        self.process = process
+        self.start = {id(one) for one in process.base.maps} if not from_start else set()
+        self.from_start = from_start
+        self.children: dict[int, list[tuple[str, LinkMap | None, str, tuple[Try, ...]]]] = {}
+        self.seen: set[int] = set()
+        self.missing = self.tls_total = self.static_total = 0
+
+    def enter(self, name: str, loader: LinkMap, needed_by: LinkMap | None) -> tuple[LinkMap | None, Exception | None]:
+        """Map one name; the object, or why there is none."""
+        try:
+            made = self.process.map_object(name, loader, "loaded", 0, self.process.base, True, needed_by)
+        except (Fault, Death, Unknown) as fault:
+            return None, fault
+        return made, None
+
+    def last_tries(self) -> tuple[Try, ...]:
+        """Every place tried in the last search."""
+        if not self.process.searches:
+            return ()
+        return tuple(Try(a.path, a.where, a.result) for a in self.process.searches[-1].attempts)
+
+    def map_all(self, top: LinkMap) -> None:
+        """Map the needs of `top` and of all that comes with it, breadth-first; what is missing is remembered."""
+        todo = [top]
+        known = {id(top)}
+        for at in todo:
+            for name, dependency, _, _ in self._needs(at):
+                if dependency is not None and id(dependency) not in known:
+                    known.add(id(dependency))
+                    todo.append(dependency)
+                del name
+
+    def _needs(self, at: LinkMap) -> list[tuple[str, LinkMap | None, str, tuple[Try, ...]]]:
+        found = self.children.get(id(at))
+        if found is None:
+            found = self.children[id(at)] = []
+            for name in self._names(at):
+                expanded = self.process.finder.expand(name, at)
+                if expanded is None:
+                    continue
+                made, fault = self.enter(expanded, at, at)
+                tries = self.last_tries()
+                if made is None:
+                    words = fault.message if isinstance(fault, Fault) else str(fault)
+                    found.append((name, None, words, tries))
+                else:
+                    search = self.process.searches[-1] if self.process.searches else None
+                    how = made.how if search is None or search.how == "already loaded" else search.how
+                    found.append((name, made, how or "with the program", tries))
+        return found
+
+    def _names(self, at: LinkMap) -> tuple[str, ...]:
+        if at.elf is None:
+            return tuple(name for _, name in self.process._plain_needs())  # noqa: SLF001
+        try:
+            return tuple(name for _, name in at.elf.dynamic.filters) if at.elf.dynamic is not None else ()
+        except DlwhyError:
+            return ()
+
+    def node(self, at: LinkMap, name: str, how: str, above: tuple[LinkMap, ...], tries: tuple[Try, ...] = ()) -> TreeNode:
+        """Return the drawn form of an object; its children only where it is met first."""
+        from dlwhy.elf.tls import tls_relocations
+
+        at_startup = id(at) in self.start
+        state = "cycle" if any(at is one for one in above) else "repeat" if id(at) in self.seen else "first"
+        size = at.tls.memsz if at.tls is not None else 0
+        try:
+            relocations = tls_relocations(at.elf) if at.elf is not None else None
+        except DlwhyError:
+            relocations = None
+        model_ = "+".join(relocations.models) if relocations is not None and relocations.models else None
+        static = bool(relocations is not None and relocations.tpoff)
+        if model_ is None and size and at.type == EXECUTABLE:
+            model_, static = "local-exec", True
+        children: list[TreeNode] = []
+        if state == "first":
+            self.seen.add(id(at))
+            self.tls_total += size
+            if static or at_startup or self.from_start:
+                self.static_total += size
+            if not at_startup:
+                for child_name, child, child_how, child_tries in self._needs(at):
+                    if child is None:
+                        self.missing += 1
+                        children.append(TreeNode(child_name, None, child_how, "missing", child_tries, None, 0, 0, None, False, (), False))
+                    else:
+                        children.append(self.node(child, child_name, child_how, (*above, at), child_tries))
+        return TreeNode(
+            name, at.name or self.process.settings.program, how, state, tries, at.soname, size, at.tls.align if at.tls is not None else 0,
+            model_, static, tuple(children), at_startup,
+        )  # fmt: skip
+
+
+__all__ = ["Host", "Objects", "Startup", "bill_of", "check", "tls", "tree"]

@@ -1,0 +1,1 @@
+"""Who calls dlopen: from the words of a HOST to the settings of a process."""

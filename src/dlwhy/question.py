@@ -1,0 +1,223 @@
+"""From the words of a question to a process that can be modelled: steps, host, loader and release."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from dlwhy.api import Host, Options
+from dlwhy.elf.file import Elf
+from dlwhy.elf.machine import EM_X86_64, MACHINES, machine_name
+from dlwhy.errors import DlwhyError, UnsupportedError, UsageError
+from dlwhy.files import Files
+from dlwhy.hosts import executable
+from dlwhy.hosts.known import KnownHost, inferred, known_host
+from dlwhy.loader.glibc import glibc
+from dlwhy.loader.host import RTLD_DEEPBIND, RTLD_GLOBAL, RTLD_LAZY, RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW, ProcessSettings
+from dlwhy.loader.objects import Objects
+from dlwhy.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dlwhy.elf.machine import Machine
+
+_NEWNS = 1 << 30
+_FLAGS = {
+    "now": RTLD_NOW, "lazy": RTLD_LAZY, "global": RTLD_GLOBAL, "local": 0, "deepbind": RTLD_DEEPBIND,
+    "nodelete": RTLD_NODELETE, "noload": RTLD_NOLOAD, "newns": _NEWNS,
+}  # fmt: skip
+LOADER_VARIABLES = (
+    "LD_LIBRARY_PATH", "LD_PRELOAD", "LD_AUDIT", "LD_BIND_NOW", "LD_BIND_NOT", "LD_DYNAMIC_WEAK", "LD_ORIGIN_PATH", "GLIBC_TUNABLES",
+)  # fmt: skip
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_OVERRIDE = re.compile(r"(?:glibc-)?2\.([0-9]+)$")
+
+
+class Request(Record):
+    """One parsed step."""
+
+    text: str
+    action: str
+    """"open", "close", "sym" or "call"."""
+    name: str
+    mode: int
+    """RTLD_* of an open; 0 where the host's own binding is to be used."""
+    new_namespace: bool
+    step: int
+    """For close, sym and call: the step (from 1) whose handle is meant."""
+
+
+class Question(Record):
+    """Everything a model run needs. The environment may be exchanged to try a cure."""
+
+    settings: ProcessSettings
+    program: Elf | None
+    requests: tuple[Request, ...]
+    objects: Objects
+    host_name: str
+    inferred: str | None
+    remarks: tuple[str, ...]
+    known: KnownHost
+    caller: str | None
+    missing: str | None
+    """A fact without which nothing can be said about this process; None when all are there."""
+
+
+def parse_step(text: str) -> Request:
+    """Return the parsed form of a STEP. Raises `UsageError`."""
+    head, colon, rest = text.partition(":")
+    if colon and head in ("close", "sym", "call"):
+        number, _, name = rest.partition(":")
+        if not number.isdigit() or int(number) < 1 or (head != "close") != bool(name):
+            wanted = "close:N" if head == "close" else f"{head}:N:NAME"
+            raise UsageError(f"step {text!r}: write {wanted}, N being the number of an earlier step")
+        return Request(text, head, name, 0, False, int(number))
+    if colon and head and all(word in _FLAGS for word in head.split("-")):
+        words = head.split("-")
+        if {"now", "lazy"} <= set(words) or {"global", "local"} <= set(words):
+            raise UsageError(f"step {text!r}: {head} contradicts itself")
+        mode = 0
+        for word in words:
+            mode |= _FLAGS[word]
+        return Request(text, "open", rest, mode & ~_NEWNS, bool(mode & _NEWNS), 0)
+    return Request(text, "open", text, 0, False, 0)
+
+
+def mode_words(mode: int, new_namespace: bool) -> str:
+    """Return a mode as words, e.g. "now-local"."""
+    words = ["now" if mode & RTLD_NOW else "lazy", "global" if mode & RTLD_GLOBAL else "local"]
+    words += [word for word in ("deepbind", "nodelete", "noload") if mode & _FLAGS[word]]
+    return "-".join(words + (["newns"] if new_namespace else []))
+
+
+def ask(steps: list[str], host: Host | None, options: Options) -> Question:
+    """Return the question. Raises `UsageError`, `FilesError`, `ElfError`."""
+    files = Files(options.sysroot or "/")
+    if options.sysroot is not None and not os.path.isdir(options.sysroot):
+        raise UsageError(f"--sysroot {options.sysroot}: no such directory")
+    objects = Objects(files)
+    cwd = options.cwd or ("/" if files.root else os.getcwd())
+    requests = [parse_step(step) for step in steps]
+    for number, request in enumerate(requests, 1):
+        if request.action != "open" and not request.step < number:
+            raise UsageError(f"step {request.text!r}: step {request.step} does not come before it")
+    remarks: list[str] = []
+    why = None
+    missing = None
+    if host is None:
+        host, why, requests, missing = _infer(requests, cwd, objects)
+        if host.kind == "executable" and missing is None and "/" not in host.target:
+            try:
+                executable.find(host.target, _path_of(host), cwd, objects)
+            except UsageError:
+                missing = f"its host: no program named {host.target} is on PATH (name one with --host)"
+    env = dict(os.environ if host.env is None else host.env)
+    if host.kind == "plain" or missing is not None:
+        program, argv0, path = None, "plain" if host.kind == "plain" else host.target, None
+    else:
+        found = executable.find(host.target, _path_of(host), cwd, objects)
+        argv0, path = found.argv0, found.path
+        remarks += found.remarks
+        program = objects.elf(path)
+    settings, gap = _settings(program, path, argv0, env, cwd, objects, options)
+    return Question(
+        settings, program, tuple(requests), objects, host.target, why, tuple(remarks), known_host(path), options.caller,
+        missing or gap,
+    )  # fmt: skip
+
+
+def _path_of(host: Host) -> str:
+    return (os.environ if host.env is None else host.env).get("PATH") or _DEFAULT_PATH
+
+
+def _infer(requests: list[Request], cwd: str, objects: Objects) -> tuple[Host, str, list[Request], str | None]:
+    """The host when none is named: by what the files are."""
+    opens = [request for request in requests if request.action == "open"]
+    if len(requests) == 1 and opens and opens[0].mode == 0 and not opens[0].new_namespace:
+        name = opens[0].name
+        path = name if name.startswith("/") else f"{cwd.rstrip('/')}/{name}"
+        if "/" in name:
+            try:
+                elf = objects.elf(path)
+                if executable.is_program(elf):
+                    return Host("executable", name, None), "the file itself is a program", [], None
+            except DlwhyError:
+                pass
+    found = next((hit for hit in (inferred(request.name) for request in opens) if hit is not None), None)
+    made = []
+    for request in requests:
+        name = request.name
+        relative = request.action == "open" and name and not name.startswith("/")
+        if relative and ("/" in name or (inferred(name) is not None and objects.files.exists(f"{cwd.rstrip('/')}/{name}"))):
+            name = os.path.normpath(f"{cwd.rstrip('/')}/{name}")
+        made.append(request.but(name=name))
+    if found is None:
+        return Host("plain", "plain", None), "no host is known for such a file: a C program that needs only libc", made, None
+    return Host("executable", found[0], None), found[1], made, None
+
+
+def _settings(
+    program: Elf | None, path: str | None, argv0: str, env: dict[str, str], cwd: str, objects: Objects, options: Options
+) -> tuple[ProcessSettings, str | None]:
+    """The loader, its release and what the process starts with; with the fact that is missing, if one is."""
+    gap: str | None = None
+    explicit = options.loader is not None
+    row: Machine | None
+    if program is not None:
+        row = program.row
+        if row is None:
+            raise UnsupportedError(f"{program.path}: no row of data covers {machine_name(program.machine, program.class_)}")
+        interpreter = options.loader or program.interp
+    else:
+        row = _plain_machine(objects, options.loader)
+        interpreter = options.loader or row.interp
+    if interpreter is None:
+        gap = f"{program.path if program else argv0} is statically linked; what it can load by itself is not modelled yet"
+        interpreter = row.interp
+    if explicit and not interpreter.startswith("/"):
+        interpreter = f"{cwd.rstrip('/')}/{interpreter}"
+    release, banner, strings = None, None, b""
+    try:
+        facts = objects.loader_facts(interpreter)
+        release, banner, strings = facts.release, facts.banner, facts.strings
+        if facts.elf.machine != row.e_machine:
+            gap = gap or f"a loader for {row.name}: {interpreter} is for {machine_name(facts.elf.machine, facts.elf.class_)}"
+        if release is None:
+            directories = [*(options.library_path or "").split(":"), *facts.directories]
+            for directory in directories:
+                told = objects.libc_release(f"{directory.rstrip('/')}/libc.so.6") if directory else None
+                if told is not None:
+                    release, banner = told
+                    break
+    except DlwhyError as error:
+        gap = gap or f"the loader: {error}"
+    if options.libc is not None:
+        match = _OVERRIDE.match(options.libc)
+        if match is None:
+            raise UsageError(f"--libc {options.libc}: write a release such as glibc-2.31")
+        release, banner = (2, int(match[1])), None
+    if release is None:
+        gap = gap or f"the C library's release: neither {interpreter} nor a libc.so.6 beside it tells one"
+    personality = glibc(release or (0, 0), banner, strings)
+    if release is not None and not personality.known:
+        gap = gap or f"how glibc {personality.text} decides: its sources were not read (2.17 to 2.43 were)"
+    if row.e_machine != EM_X86_64:
+        gap = gap or f"the loader's rules on {row.name}: only x86-64 was compared with real loaders so far"
+    known = known_host(path)
+    settings = ProcessSettings(
+        path, argv0, env, cwd, options.secure, row, personality, interpreter, options.library_path, explicit, row.page,
+        known.binding, (28, 32),
+    )  # fmt: skip
+    return settings, gap
+
+
+def _plain_machine(objects: Objects, loader: str | None) -> Machine:
+    if loader is not None:
+        elf = objects.elf(loader)
+        if elf.row is not None:
+            return elf.row
+        raise UnsupportedError(f"{loader}: no row of data covers {machine_name(elf.machine, elf.class_)}")
+    for row in MACHINES.values():
+        if objects.files.exists(row.interp):
+            return row
+    return MACHINES[EM_X86_64, 2]

@@ -1,0 +1,188 @@
+"""A modelled process and what each step came to: from the loader's faults to outcomes with their reasons."""
+
+from __future__ import annotations
+
+from dlwhy.elf.constants import DT_INIT, DT_INIT_ARRAY
+from dlwhy.errors import DlwhyError
+from dlwhy.loader.faults import Death, Fault, Unknown
+from dlwhy.loader.host import RTLD_LAZY, RTLD_NOLOAD, RTLD_NOW
+from dlwhy.loader.process import Namespace, Process
+from dlwhy.loader.startup import StartFailed, start
+from dlwhy.question import Question, Request, mode_words
+from dlwhy.record import Record
+from dlwhy.report import ASSUMED, COMPUTED, DIES, FAILS, LOADS, UNDECIDED, Search, Startup, Step, Try
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dlwhy.loader.link_map import LinkMap
+
+
+class Run(Record):
+    """A model run: the process as it ended and what every step came to."""
+
+    process: Process | None
+    startup: Startup
+    startup_kind: str | None
+    startup_because: str | None
+    startup_object: str | None
+    steps: tuple[Step, ...]
+    start_searches: tuple[Search, ...]
+
+
+def model(question: Question, env: dict[str, str] | None = None) -> Run:
+    """Run the question through the model, with another environment when one is given."""
+    settings = question.settings if env is None else question.settings.but(env=env)
+    if question.missing is not None:
+        startup = Startup(UNDECIDED, None, None, ())
+        because = f"a fact is missing: {question.missing}"
+        return Run(None, startup, "unknown", because, None, tuple(_undecided(one, because) for one in question.requests), ())
+    process = Process(settings, question.objects)
+    outcome, kind, because, object_ = LOADS, None, None, None
+    message: str | None = None
+    status: int | None = None
+    try:
+        start(process, question.program)
+    except StartFailed as failed:
+        outcome, kind, because, object_, message, status = FAILS, failed.kind, str(failed), failed.object, failed.message, failed.status
+    except Death as death:
+        outcome, kind, because, object_, message, status = DIES, death.kind, death.because, death.object, death.message, death.status
+    except Unknown as unknown:
+        outcome, kind, because = UNDECIDED, "unknown", f"a fact is missing: {unknown}"
+    loaded = tuple(one.name or settings.program or settings.argv0 for one in process.base.maps) if outcome == LOADS else ()
+    startup = Startup(outcome, message, status, loaded)
+    searches = _searches(process)
+    if outcome != LOADS:
+        why = "the program itself does not start" if outcome != UNDECIDED else because or ""
+        steps = tuple(_never(one, why, outcome) for one in question.requests)
+        return Run(process, startup, kind, because, object_, steps, searches)
+    return Run(process, startup, None, None, None, _steps(process, question), searches)
+
+
+def _searches(process: Process) -> tuple[Search, ...]:
+    """Take the searches made since the last call."""
+    made, process.searches = process.searches, []
+    return tuple(
+        Search(one.name, one.needed_by, one.path, one.how, tuple(Try(a.path, a.where, a.result) for a in one.attempts)) for one in made
+    )
+
+
+def _undecided(request: Request, because: str) -> Step:
+    return Step(request.text, "", UNDECIDED, None, "unknown", "none", None, None, (), (), because, ASSUMED, (), ())
+
+
+def _never(request: Request, because: str, outcome: str) -> Step:
+    ended = UNDECIDED if outcome == UNDECIDED else FAILS
+    return Step(request.text, "", ended, None, "host" if ended == FAILS else "unknown", "none", None, None, (), (), because, COMPUTED, (), ())
+
+
+def _steps(process: Process, question: Question) -> tuple[Step, ...]:
+    steps: list[Step] = []
+    handles: dict[int, LinkMap | None] = {}
+    caller = _caller(process, question.caller)
+    dead = False
+    for number, request in enumerate(question.requests, 1):
+        if dead:
+            steps.append(
+                Step(request.text, "", FAILS, None, "host", "none", None, None, (), (), "the process died in an earlier step", COMPUTED, (), ())
+            )
+            continue
+        process.when = f"step {number}"
+        before = {id(one): one for space in process.namespaces for one in space.maps}
+        process.assumptions = []
+        step = _one(process, request, number, handles, caller)
+        now = [one for space in process.namespaces for one in space.maps]
+        alive = {id(one) for one in now}
+        step = step.but(
+            loaded=tuple(one.name for one in now if id(one) not in before),
+            unloaded=step.unloaded if request.action == "close" else tuple(one.name for key, one in before.items() if key not in alive),
+            assumptions=(*step.assumptions, *process.assumptions), searches=_searches(process),
+        )  # fmt: skip
+        if step.assumptions and step.outcome == LOADS:
+            step = step.but(basis=ASSUMED)
+        dead = step.outcome == DIES
+        steps.append(step)
+    return tuple(steps)
+
+
+def _caller(process: Process, path: str | None) -> LinkMap | None:
+    if path is None:
+        return None
+    found = next((one for one in process.base.maps if one.name == path or path in one.names), None)
+    if found is None:
+        process.assumptions.append(f"{path} is not loaded at the start; the program is taken as the caller")
+    return found
+
+
+def _one(process: Process, request: Request, number: int, handles: dict[int, LinkMap | None], caller: LinkMap | None) -> Step:
+    mode = request.mode
+    if request.action == "open":
+        if not mode & (RTLD_LAZY | RTLD_NOW):
+            mode |= process.settings.default_binding
+        words = mode_words(mode, request.new_namespace)
+    else:
+        words = ""
+    base = Step(request.text, words, LOADS, None, None, "none", None, None, (), (), "", COMPUTED, (), ())
+    try:
+        if request.action == "open":
+            return _open(process, request, mode, number, handles, caller, base)
+        handle = handles.get(request.step)
+        if handle is None:
+            return base.but(outcome=FAILS, kind="not-open", because=f"step {request.step} gave no handle", message=None)
+        if request.action == "close":
+            gone = process.dlclose(handle)
+            return base.but(unloaded=tuple(one.name for one in gone), because="unloaded" if gone else "still in use, or never unloaded")
+        found = process.dlsym(handle, request.name)
+        if request.action == "sym":
+            return base.but(object=found.map.shown, because=f"{request.name} is defined by {found.map.shown}")
+        return _call(process, request, found.map, base)
+    except Fault as fault:
+        return base.but(
+            outcome=FAILS, message=fault.message, kind=fault.kind, stage=fault.stage, object=fault.subject or fault.object or None,
+            needed_by=fault.needed_by, because=fault.because or fault.text,
+        )  # fmt: skip
+    except Death as death:
+        return base.but(outcome=DIES, message=death.message, kind=death.kind, stage=death.stage, object=death.object, because=death.because)
+    except Unknown as unknown:
+        return base.but(outcome=UNDECIDED, kind="unknown", stage=unknown.stage, because=f"a fact is missing: {unknown}")
+
+
+def _open(
+    process: Process, request: Request, mode: int, number: int, handles: dict[int, LinkMap | None], caller: LinkMap | None, base: Step
+) -> Step:
+    space = None
+    if request.new_namespace:
+        space = Namespace(len(process.namespaces))
+        process.namespaces.append(space)
+    handle = process.dlopen(request.name, mode, caller, number, space)
+    handles[number] = handle
+    if handle is None:
+        assert mode & RTLD_NOLOAD
+        return base.but(outcome=FAILS, kind="not-found", stage="map", because="the file is there but not loaded, and RTLD_NOLOAD loads nothing")
+    new = [one for one in handle.searchlist.maps if one.static_since == process.when or one.init_called]
+    assumptions: list[str] = []
+    if mode & RTLD_LAZY and new:
+        assumptions = _lazy_calls(process, handle)
+    return base.but(object=handle.shown, because="all checks pass", assumptions=tuple(assumptions))
+
+
+def _lazy_calls(process: Process, handle: LinkMap) -> list[str]:
+    """What lazy binding left open in the object itself: a call that would end the process."""
+    if handle.elf is None or handle.elf.dynamic is None or handle.elf.dynamic.bind_now or handle.type != "loaded":
+        return []
+    try:
+        name = process.find_unresolved_call(handle)
+    except DlwhyError:
+        return []
+    if name is None:
+        return []
+    text = name.decode("utf-8", "surrogateescape")
+    runs = DT_INIT in handle.elf.dynamic.tags or DT_INIT_ARRAY in handle.elf.dynamic.tags
+    return [f"no constructor calls {text}, which nothing defines: lazy binding leaves it for its first call"] if runs else []
+
+
+def _call(process: Process, request: Request, of: LinkMap, base: Step) -> Step:
+    name = process.find_unresolved_call(of) if of.type == "loaded" else None
+    if name is None:
+        return base.but(object=of.shown, because=f"{request.name} is defined by {of.shown}, and every function that it may call is defined")
+    text = name.decode("utf-8", "surrogateescape")
+    raise Unknown(f"whether {request.name} calls {text}, which lazy binding left and nothing defines", "relocate")
