@@ -45,11 +45,15 @@ def crate_name(name: str) -> str | None:
     found = _CRATE.match(name)
     if not found:
         return None
-    if found[2]:
-        start = found.end()
-        crate = name[start : start + int(found[2])]
-        return punycode(crate) if found[1] else crate
     if found[4]:
         return found[4]
-    start = found.end(3)
-    return name[start : start + int(found[3])]
+    start, length = (found.end(), int(found[2])) if found[2] else (found.end(3), int(found[3]))
+    crate = name[start : start + length]
+    if len(crate) < length:
+        return None
+    if found[1]:
+        try:
+            return punycode(crate)
+        except UnreadableError:
+            return None
+    return crate

@@ -10,7 +10,6 @@ import re
 
 from dlwhy.attribute.rust_v0 import PRINTABLE_SUFFIX
 
-_SHAPE = re.compile(r"_ZN[1-9][!-~]*17h[0-9a-f]{16}E(?:\.[!-~]*)?")
 _HASH = re.compile(r"h[0-9a-f]{16}")
 _LENGTH = re.compile(r"([0-9]{1,5})")
 _SPECIAL = re.compile(r"\.\.?|\$(?:(SP|BP|RF|LT|GT|LP|RP|C)|u([0-9a-f]{1,6}))\$|\$")
@@ -19,7 +18,7 @@ _ESCAPES = {"SP": "@", "BP": "*", "RF": "&", "LT": "<", "GT": ">", "LP": "(", "R
 
 def read_legacy(name: str) -> str | None:
     """Return the path that a legacy name writes, its suffix kept; None when it is none."""
-    if not _SHAPE.fullmatch(name):
+    if not name.startswith("_ZN") or not name.isascii():
         return None
     parts = []
     at = 3
