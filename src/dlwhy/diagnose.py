@@ -34,6 +34,8 @@ from dlwhy.verdict import Run, model
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from dlwhy.attribute.bill import Share as BillShare
+    from dlwhy.attribute.triggers import Trigger as BillTrigger
     from dlwhy.elf.file import Elf
     from dlwhy.loader.process import Process
 
@@ -116,26 +118,24 @@ def _bills(run: Run) -> tuple[TlsObject, ...]:
 def bill_of(elf: Elf, name: str, others: list[tuple[Elf, str]]) -> TlsObject:
     """Return the bill of one object; `others` are objects whose relocations force it as well. Raises `ElfError`."""
     from dlwhy.attribute.bill import bill
+    from dlwhy.attribute.triggers import triggers_into
 
     made = bill(elf)
     triggers = [_trigger(one, name) for one in made.triggers if one.own or not others]
-    own_names = {symbol.name: symbol for symbol in elf.symbols.tls() if symbol.shndx}
     for other, shown in others:
-        for one in bill(other).triggers:
-            if not one.own and (one.symbol is None or one.symbol in own_names):
-                triggers.append(_trigger(one, shown))
+        triggers += [_trigger(one, shown) for one in triggers_into(other, elf)]
     return TlsObject(
-        name, made.size, made.align, made.model,
-        tuple(Share(s.owner, s.kind, s.bytes, s.variable, s.unit, s.evidence) for s in made.shares),
-        made.padding, made.unattributed, tuple(triggers), (),
+        name, made.size, made.align, made.model, _shares(made.shares), made.padding, made.unattributed, tuple(triggers), (),
+        _shares(made.owners), made.notes,
     )  # fmt: skip
 
 
-def _trigger(one: object, name: str) -> Trigger:
-    t = one
-    return Trigger(
-        t.owner, t.variable, t.relocation, t.accesses, t.functions, name, t.relocations, t.own,  # type: ignore[attr-defined]
-    )  # fmt: skip
+def _shares(made: tuple[BillShare, ...]) -> tuple[Share, ...]:
+    return tuple(Share(s.owner, s.kind, s.bytes, s.variable, s.unit, s.evidence) for s in made)
+
+
+def _trigger(t: BillTrigger, name: str) -> Trigger:
+    return Trigger(t.owner, t.variable, t.relocation, t.accesses, t.functions, name, t.relocations, t.own)
 
 
 def _findings(question: Question, run: Run) -> tuple[Finding, ...]:

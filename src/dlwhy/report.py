@@ -167,7 +167,11 @@ class TlsObject(Record):
     padding: int
     unattributed: int
     triggers: tuple[Trigger, ...]
-    provenance: tuple[object, ...]
+    provenance: tuple[str, ...]
+    owners: tuple[Share, ...] = ()
+    """The shares added up by owner, the largest first."""
+    notes: tuple[str, ...] = ()
+    """What could not be read, one sentence each: why names are missing."""
 
 
 class Finding(Record):

@@ -298,11 +298,11 @@ def check_versions(of: LinkMap, listed: list[LinkMap], notice: list[str] | None,
         return []
     faults: list[Fault] = []
     try:
-        versions = of.elf.versions
-        if DT_VERNEED in dynamic.tags and versions.verneed_version != 1 and _first_version(of.elf) != 1:
+        if DT_VERNEED in dynamic.tags and _first_version(of.elf) != 1:
             raise Fault(
                 "bad-version-table", "version", f"unsupported version {_first_version(of.elf)} of Verneed record", of.shown
             )
+        versions = of.elf.versions
         relr_ref = False
         for file, needs in versions.need_files:
             provider = next((one for one in listed if one.has_name(file)), None) or next(

@@ -39,6 +39,9 @@ _FIRST_READ = {1: 512, 2: 832}
 """Bytes of the first read by class (struct filebuf): headers within it need no second read."""
 _SIGSEGV, _SIGBUS = 11, 7
 _ADDRESS_SPACE = 1 << 47
+_MAP_RANDOM = 1 << 40
+"""Objects are mapped within this many bytes of the end of the address space (28 random bits of pages): a segment that far
+behind the first one has no address at all."""
 
 
 def died_reading(error: ElfError, stage: str) -> Exception:
@@ -174,8 +177,10 @@ def _check_mapping(elf: Elf, loads: list[tuple[int, ...]], bad: Callable[..., Fa
             if last[0] < first[1] or last[0] - first[1] >= _ADDRESS_SPACE:
                 raise bad("cannot change memory protections")
     for index, (start, end, data_end, alloc_end, offset, _flags) in enumerate(loads):
-        if end > start and index and (end - start >= _ADDRESS_SPACE or offset + end - start >= 1 << 63 or start >= _ADDRESS_SPACE):
-            raise bad("failed to map segment from shared object")
+        if end > start and index:
+            if offset + end - start >= 1 << 63 or end - first[0] > _MAP_RANDOM:
+                raise bad("failed to map segment from shared object")
+            _inside(elf, start, end, first[0], last[3], page)
         if alloc_end > data_end:
             zero_page = (data_end + page - 1) & -page
             if min(zero_page, alloc_end) > data_end and data_end & (page - 1):
@@ -183,8 +188,16 @@ def _check_mapping(elf: Elf, loads: list[tuple[int, ...]], bad: Callable[..., Fa
                 if in_file >= elf.view.size + (-elf.view.size % page) and end > start:
                     error = OutOfBounds(elf.path, in_file, f"the segment's last page is cleared, but the file ends at {elf.view.size:#x}")
                     raise died_reading(error, "map")
-            if alloc_end > zero_page and alloc_end - zero_page >= _ADDRESS_SPACE:
-                raise bad("cannot map zero-fill pages")
+            if alloc_end > zero_page:
+                if alloc_end - first[0] > _MAP_RANDOM:
+                    raise bad("cannot map zero-fill pages")
+                _inside(elf, zero_page, alloc_end, first[0], last[3], page)
+
+
+def _inside(elf: Elf, start: int, end: int, low: int, high: int, page: int) -> None:
+    """A segment outside the object's own mapping lands on whatever the process has there."""
+    if elf.type == ET_DYN and (start < low or end > high + (-high % page)):
+        raise Unknown(f"what lies in the process where {elf.path} maps a segment outside its own range ({start:#x} to {end:#x})", "map")
 
 
 def _check_dynamic(elf: Elf, host: ProcessSettings) -> None:

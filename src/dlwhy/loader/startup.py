@@ -54,7 +54,7 @@ def _start(process: Process, program: Elf | None) -> None:
     facts = process.objects.loader_facts(settings.interpreter)
     rtld = LinkMap(settings.interpreter, settings.interpreter, facts.elf, LIBRARY, None)
     rtld.program_name = settings.argv0
-    rtld.identity = facts.elf.view.identity
+    # no identity: the loader never looks at its own inode, so its file under another name is mapped a second time
     if rtld.soname is not None:
         rtld.add_name(rtld.soname)
     rtld.relocated = True
