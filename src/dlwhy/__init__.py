@@ -1,4 +1,4 @@
-"""dlwhy, the dynamic-linker detective: will a native library load in a given process, and if not, why?
+"""dlwhy, the dynamic-linker detective: will a native library load in a given process, and if not, why.
 
 >>> import dlwhy
 >>> report = dlwhy.check(["./index.node"], host=dlwhy.Host.executable("/usr/bin/node"))

@@ -107,11 +107,13 @@ def _bills(run: Run) -> tuple[TlsObject, ...]:
         _, victim, _, _ = forced[-1]
         if victim.elf is None or any(one.object == victim.shown for one in result):
             continue
-        others = []
+        others: list[LinkMap] = []
         for of, pays, _, _ in forced:
             if pays is victim and of is not victim and of.elf is not None and not any(of is one for one in others):
                 others.append(of)
-        result.append(bill_of(victim.elf, victim.shown, [(one.elf, one.shown) for one in others if one.elf is not None]))
+        result.append(
+            bill_of(victim.elf, victim.shown, [(one.elf, one.shown) for one in others if one.elf is not None])
+        )
     return tuple(result)
 
 
@@ -143,7 +145,10 @@ def _findings(question: Question, run: Run) -> tuple[Finding, ...]:
     if run.process is not None:
         findings += [_finding("loader-notice", question.host_name, notice) for notice in run.process.notices]
     for request, step in zip(question.requests, run.steps, strict=True):
-        if step.kind in ("static-tls-exhausted", "static-tls-alignment", "static-tls-dynamic-in-use") and step.needed_by:
+        if (
+            step.kind in ("static-tls-exhausted", "static-tls-alignment", "static-tls-dynamic-in-use")
+            and step.needed_by
+        ):
             findings.append(_finding(
                 "innocent-named", step.object or "", f"{step.object} only defines the variable; {step.needed_by} is what uses it as initial-exec"
             ))  # fmt: skip
@@ -184,10 +189,14 @@ def _tls_file(path: str, reader: Files) -> TlsFile:
 
     view = reader.open(path)
     if view.read_errno:
-        raise FilesError(path, view.read_errno, "is a directory" if reader.kind(path) == "directory" else "cannot be read")
+        raise FilesError(
+            path, view.read_errno, "is a directory" if reader.kind(path) == "directory" else "cannot be read"
+        )
     elf = Elf(view)
     if elf.debug_only:
-        return TlsFile(path, f"{path}: a separate debug file: it has names, but no bytes that are ever loaded", None, ())
+        return TlsFile(
+            path, f"{path}: a separate debug file: it has names, but no bytes that are ever loaded", None, ()
+        )
     made = bill_of(elf, path, [])
     return TlsFile(path, None, made if made.size else None, made.triggers)
 
@@ -291,7 +300,9 @@ class _Walk:
         except DlwhyError:
             return ()
 
-    def node(self, at: LinkMap, name: str, how: str, above: tuple[LinkMap, ...], tries: tuple[Try, ...] = ()) -> TreeNode:
+    def node(
+        self, at: LinkMap, name: str, how: str, above: tuple[LinkMap, ...], tries: tuple[Try, ...] = ()
+    ) -> TreeNode:
         """Return the drawn form of an object; its children only where it is met first."""
         from dlwhy.elf.tls import tls_relocations
 
@@ -316,7 +327,11 @@ class _Walk:
                 for child_name, child, child_how, child_tries in self._needs(at):
                     if child is None:
                         self.missing += 1
-                        children.append(TreeNode(child_name, None, child_how, "missing", child_tries, None, 0, 0, None, False, (), False))
+                        children.append(
+                            TreeNode(
+                                child_name, None, child_how, "missing", child_tries, None, 0, 0, None, False, (), False
+                            )
+                        )
                     else:
                         children.append(self.node(child, child_name, child_how, (*above, at), child_tries))
         return TreeNode(

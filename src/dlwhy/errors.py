@@ -1,10 +1,10 @@
 """What dlwhy itself can fail at. A library that does not load is never an error here: it is a value of the report.
 
-    DlwhyError                 base of all
-    +-- UsageError             the question cannot be asked so (exit status 2)
-    +-- FilesError             a file cannot be opened or read, with the operating system's reason
-    +-- ElfError               bytes that break a rule of the format: path, offset, rule
-    +-- UnsupportedError       a well-formed question that no row of data covers yet
+DlwhyError                 base of all
++-- UsageError             the question cannot be asked so (exit status 2)
++-- FilesError             a file cannot be opened or read, with the operating system's reason
++-- ElfError               bytes that break a rule of the format: path, offset, rule
++-- UnsupportedError       a well-formed question that no row of data covers yet
 """
 
 from __future__ import annotations

@@ -163,7 +163,9 @@ def _command(question: Question) -> str:
     opens = [request.name for request in question.requests if request.action == "open"]
     base = (question.settings.program or "").rpartition("/")[2]
     if base.startswith("node") and opens:
-        return f"{question.host_name} -e {shlex.quote('; '.join(f'require({chr(34)}{name}{chr(34)})' for name in opens))}"
+        return (
+            f"{question.host_name} -e {shlex.quote('; '.join(f'require({chr(34)}{name}{chr(34)})' for name in opens))}"
+        )
     if base.startswith("python") and opens:
         loads = "; ".join(f"ctypes.CDLL({name!r})" for name in opens)
         return f"{question.host_name} -c {shlex.quote(f'import ctypes; {loads}')}"
@@ -207,7 +209,8 @@ def _registers_itself(question: Question, proof: Run, name: str) -> str | None:
     if loaded is None or loaded.elf is None:
         return None
     symbols = loaded.elf.symbols
-    exported, imported = set(), set()
+    exported: set[str] = set()
+    imported: set[str] = set()
     for index in range(1, symbols.count):
         symbol = symbols.symbol(index)
         if symbol.name.startswith((b"napi_", b"node_")):

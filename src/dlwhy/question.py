@@ -13,7 +13,15 @@ from dlwhy.files import Files
 from dlwhy.hosts import executable
 from dlwhy.hosts.known import KnownHost, inferred, known_host
 from dlwhy.loader.glibc import glibc
-from dlwhy.loader.host import RTLD_DEEPBIND, RTLD_GLOBAL, RTLD_LAZY, RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW, ProcessSettings
+from dlwhy.loader.host import (
+    RTLD_DEEPBIND,
+    RTLD_GLOBAL,
+    RTLD_LAZY,
+    RTLD_NODELETE,
+    RTLD_NOLOAD,
+    RTLD_NOW,
+    ProcessSettings,
+)
 from dlwhy.loader.objects import Objects
 from dlwhy.record import Record
 
@@ -148,11 +156,18 @@ def _infer(requests: list[Request], cwd: str, objects: Objects) -> tuple[Host, s
     for request in requests:
         name = request.name
         relative = request.action == "open" and name and not name.startswith("/")
-        if relative and ("/" in name or (inferred(name) is not None and objects.files.exists(f"{cwd.rstrip('/')}/{name}"))):
+        if relative and (
+            "/" in name or (inferred(name) is not None and objects.files.exists(f"{cwd.rstrip('/')}/{name}"))
+        ):
             name = os.path.normpath(f"{cwd.rstrip('/')}/{name}")
         made.append(request.but(name=name))
     if found is None:
-        return Host("plain", "plain", None), "no host is known for such a file: a C program that needs only libc", made, None
+        return (
+            Host("plain", "plain", None),
+            "no host is known for such a file: a C program that needs only libc",
+            made,
+            None,
+        )
     return Host("executable", found[0], None), found[1], made, None
 
 
@@ -166,13 +181,17 @@ def _settings(
     if program is not None:
         row = program.row
         if row is None:
-            raise UnsupportedError(f"{program.path}: no row of data covers {machine_name(program.machine, program.class_)}")
+            raise UnsupportedError(
+                f"{program.path}: no row of data covers {machine_name(program.machine, program.class_)}"
+            )
         interpreter = options.loader or program.interp
     else:
         row = _plain_machine(objects, options.loader)
         interpreter = options.loader or row.interp
     if interpreter is None:
-        gap = f"{program.path if program else argv0} is statically linked; what it can load by itself is not modelled yet"
+        gap = (
+            f"{program.path if program else argv0} is statically linked; what it can load by itself is not modelled yet"
+        )
         interpreter = row.interp
     if explicit and not interpreter.startswith("/"):
         interpreter = f"{cwd.rstrip('/')}/{interpreter}"
@@ -181,7 +200,10 @@ def _settings(
         facts = objects.loader_facts(interpreter)
         release, banner, strings = facts.release, facts.banner, facts.strings
         if facts.elf.machine != row.e_machine:
-            gap = gap or f"a loader for {row.name}: {interpreter} is for {machine_name(facts.elf.machine, facts.elf.class_)}"
+            gap = (
+                gap
+                or f"a loader for {row.name}: {interpreter} is for {machine_name(facts.elf.machine, facts.elf.class_)}"
+            )
         if release is None:
             directories = [*(options.library_path or "").split(":"), *facts.directories]
             for directory in directories:

@@ -52,14 +52,14 @@ class Record(tuple["Any", ...] if TYPE_CHECKING else tuple, metaclass=_RecordTyp
             except KeyError as missing:
                 raise TypeError(f"{cls.__name__}() misses {missing}") from None
             if named or len(args) > len(fields):
-                raise TypeError(f"{cls.__name__}() got unexpected {sorted(named) or args[len(fields):]}")
+                raise TypeError(f"{cls.__name__}() got unexpected {sorted(named) or args[len(fields) :]}")
             return tuple.__new__(cls, (*values.values(), *rest))
 
         def __getnewargs__(self):
             return tuple(self)
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and tuple.__eq__(self, other)  # type: ignore[arg-type]
+        return type(other) is type(self) and tuple.__eq__(self, other)
 
     def __ne__(self, other: object) -> bool:
         return not self == other

@@ -34,21 +34,41 @@ def model(question: Question, env: dict[str, str] | None = None) -> Run:
     settings = question.settings if env is None else question.settings.but(env=env)
     if question.missing is not None:
         startup = Startup(UNDECIDED, None, None, ())
-        because = f"a fact is missing: {question.missing}"
-        return Run(None, startup, "unknown", because, None, tuple(_undecided(one, because) for one in question.requests), ())
+        gap = f"a fact is missing: {question.missing}"
+        steps = tuple(_undecided(one, gap) for one in question.requests)
+        return Run(None, startup, "unknown", gap, None, steps, ())
     process = Process(settings, question.objects)
-    outcome, kind, because, object_ = LOADS, None, None, None
+    outcome = LOADS
+    kind: str | None = None
+    because: str | None = None
+    object_: str | None = None
     message: str | None = None
     status: int | None = None
     try:
         start(process, question.program)
     except StartFailed as failed:
-        outcome, kind, because, object_, message, status = FAILS, failed.kind, str(failed), failed.object, failed.message, failed.status
+        outcome, kind, because, object_, message, status = (
+            FAILS,
+            failed.kind,
+            str(failed),
+            failed.object,
+            failed.message,
+            failed.status,
+        )
     except Death as death:
-        outcome, kind, because, object_, message, status = DIES, death.kind, death.because, death.object, death.message, death.status
+        outcome, kind, because, object_, message, status = (
+            DIES,
+            death.kind,
+            death.because,
+            death.object,
+            death.message,
+            death.status,
+        )
     except Unknown as unknown:
         outcome, kind, because = UNDECIDED, "unknown", f"a fact is missing: {unknown}"
-    loaded = tuple(one.name or settings.program or settings.argv0 for one in process.base.maps) if outcome == LOADS else ()
+    loaded = (
+        tuple(one.name or settings.program or settings.argv0 for one in process.base.maps) if outcome == LOADS else ()
+    )
     startup = Startup(outcome, message, status, loaded)
     searches = _searches(process)
     if outcome != LOADS:
@@ -62,7 +82,8 @@ def _searches(process: Process) -> tuple[Search, ...]:
     """Take the searches made since the last call."""
     made, process.searches = process.searches, []
     return tuple(
-        Search(one.name, one.needed_by, one.path, one.how, tuple(Try(a.path, a.where, a.result) for a in one.attempts)) for one in made
+        Search(one.name, one.needed_by, one.path, one.how, tuple(Try(a.path, a.where, a.result) for a in one.attempts))
+        for one in made
     )
 
 
@@ -72,7 +93,22 @@ def _undecided(request: Request, because: str) -> Step:
 
 def _never(request: Request, because: str, outcome: str) -> Step:
     ended = UNDECIDED if outcome == UNDECIDED else FAILS
-    return Step(request.text, "", ended, None, "host" if ended == FAILS else "unknown", "none", None, None, (), (), because, COMPUTED, (), ())
+    return Step(
+        request.text,
+        "",
+        ended,
+        None,
+        "host" if ended == FAILS else "unknown",
+        "none",
+        None,
+        None,
+        (),
+        (),
+        because,
+        COMPUTED,
+        (),
+        (),
+    )
 
 
 def _steps(process: Process, question: Question) -> tuple[Step, ...]:
@@ -83,7 +119,22 @@ def _steps(process: Process, question: Question) -> tuple[Step, ...]:
     for number, request in enumerate(question.requests, 1):
         if dead:
             steps.append(
-                Step(request.text, "", FAILS, None, "host", "none", None, None, (), (), "the process died in an earlier step", COMPUTED, (), ())
+                Step(
+                    request.text,
+                    "",
+                    FAILS,
+                    None,
+                    "host",
+                    "none",
+                    None,
+                    None,
+                    (),
+                    (),
+                    "the process died in an earlier step",
+                    COMPUTED,
+                    (),
+                    (),
+                )
             )
             continue
         process.when = f"step {number}"
@@ -113,7 +164,9 @@ def _caller(process: Process, path: str | None) -> LinkMap | None:
     return found
 
 
-def _one(process: Process, request: Request, number: int, handles: dict[int, LinkMap | None], caller: LinkMap | None) -> Step:
+def _one(
+    process: Process, request: Request, number: int, handles: dict[int, LinkMap | None], caller: LinkMap | None
+) -> Step:
     mode = request.mode
     if request.action == "open":
         if not mode & (RTLD_LAZY | RTLD_NOW):
@@ -130,7 +183,10 @@ def _one(process: Process, request: Request, number: int, handles: dict[int, Lin
             return base.but(outcome=FAILS, kind="not-open", because=f"step {request.step} gave no handle", message=None)
         if request.action == "close":
             gone = process.dlclose(handle)
-            return base.but(unloaded=tuple(one.name for one in gone), because="unloaded" if gone else "still in use, or never unloaded")
+            return base.but(
+                unloaded=tuple(one.name for one in gone),
+                because="unloaded" if gone else "still in use, or never unloaded",
+            )
         found = process.dlsym(handle, request.name)
         if request.action == "sym":
             return base.but(object=found.map.shown, because=f"{request.name} is defined by {found.map.shown}")
@@ -141,13 +197,26 @@ def _one(process: Process, request: Request, number: int, handles: dict[int, Lin
             needed_by=fault.needed_by, because=fault.because or fault.text,
         )  # fmt: skip
     except Death as death:
-        return base.but(outcome=DIES, message=death.message, kind=death.kind, stage=death.stage, object=death.object, because=death.because)
+        return base.but(
+            outcome=DIES,
+            message=death.message,
+            kind=death.kind,
+            stage=death.stage,
+            object=death.object,
+            because=death.because,
+        )
     except Unknown as unknown:
         return base.but(outcome=UNDECIDED, kind="unknown", stage=unknown.stage, because=f"a fact is missing: {unknown}")
 
 
 def _open(
-    process: Process, request: Request, mode: int, number: int, handles: dict[int, LinkMap | None], caller: LinkMap | None, base: Step
+    process: Process,
+    request: Request,
+    mode: int,
+    number: int,
+    handles: dict[int, LinkMap | None],
+    caller: LinkMap | None,
+    base: Step,
 ) -> Step:
     space = None
     if request.new_namespace:
@@ -157,7 +226,12 @@ def _open(
     handles[number] = handle
     if handle is None:
         assert mode & RTLD_NOLOAD
-        return base.but(outcome=FAILS, kind="not-found", stage="map", because="the file is there but not loaded, and RTLD_NOLOAD loads nothing")
+        return base.but(
+            outcome=FAILS,
+            kind="not-found",
+            stage="map",
+            because="the file is there but not loaded, and RTLD_NOLOAD loads nothing",
+        )
     new = [one for one in handle.searchlist.maps if one.static_since == process.when or one.init_called]
     assumptions: list[str] = []
     if mode & RTLD_LAZY and new:
@@ -177,12 +251,19 @@ def _lazy_calls(process: Process, handle: LinkMap) -> list[str]:
         return []
     text = name.decode("utf-8", "surrogateescape")
     runs = DT_INIT in handle.elf.dynamic.tags or DT_INIT_ARRAY in handle.elf.dynamic.tags
-    return [f"no constructor calls {text}, which nothing defines: lazy binding leaves it for its first call"] if runs else []
+    return (
+        [f"no constructor calls {text}, which nothing defines: lazy binding leaves it for its first call"]
+        if runs
+        else []
+    )
 
 
 def _call(process: Process, request: Request, of: LinkMap, base: Step) -> Step:
     name = process.find_unresolved_call(of) if of.type == "loaded" else None
     if name is None:
-        return base.but(object=of.shown, because=f"{request.name} is defined by {of.shown}, and every function that it may call is defined")
+        return base.but(
+            object=of.shown,
+            because=f"{request.name} is defined by {of.shown}, and every function that it may call is defined",
+        )
     text = name.decode("utf-8", "surrogateescape")
     raise Unknown(f"whether {request.name} calls {text}, which lazy binding left and nothing defines", "relocate")

@@ -82,7 +82,9 @@ def _follow(path: str, argv0: str, remarks: tuple[str, ...], search: str, cwd: s
             words = [word for word in words if word != "-S" and "=" not in word and not word.startswith("-")]
             if words:
                 found = find(words[0], search, cwd, objects)
-                return Program(found.path, found.argv0, (*remarks, f"{path} is a script for {words[0]}", *found.remarks))
+                return Program(
+                    found.path, found.argv0, (*remarks, f"{path} is a script for {words[0]}", *found.remarks)
+                )
         remarks = (*remarks, f"{path} is a script for {interpreter}")
         argv0 = path = interpreter if interpreter.startswith("/") else f"{cwd.rstrip('/')}/{interpreter}"
     raise UsageError(f"host {argv0!r}: more than {_MAX_SCRIPTS} scripts one behind the other")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dlwhy.elf.constants import (
     DT_JMPREL,
+    DT_RELR,
     DT_STRTAB,
     DT_VERNEED,
     DT_VERSYM,
@@ -286,7 +287,9 @@ def _no_version_table(one: LinkMap) -> Death:
 # -- versions -----------------------------------------------------------------------------------------------------------
 
 
-def check_versions(of: LinkMap, listed: list[LinkMap], notice: list[str] | None, program: str, relr: bool) -> list[Fault]:
+def check_versions(
+    of: LinkMap, listed: list[LinkMap], notice: list[str] | None, program: str, relr: bool
+) -> list[Fault]:
     """Check that every version an object needs is defined (elf/dl-version.c, _dl_check_map_versions).
 
     With `notice` (a start-up) errors of missing versions are gathered and returned, and remarks are appended to
@@ -300,7 +303,10 @@ def check_versions(of: LinkMap, listed: list[LinkMap], notice: list[str] | None,
     try:
         if DT_VERNEED in dynamic.tags and _first_version(of.elf) != 1:
             raise Fault(
-                "bad-version-table", "version", f"unsupported version {_first_version(of.elf)} of Verneed record", of.shown
+                "bad-version-table",
+                "version",
+                f"unsupported version {_first_version(of.elf)} of Verneed record",
+                of.shown,
             )
         versions = of.elf.versions
         relr_ref = False
@@ -310,7 +316,14 @@ def check_versions(of: LinkMap, listed: list[LinkMap], notice: list[str] | None,
             )
             if provider is None:
                 text = "Inconsistency detected by ld.so: dl-version.c: 0: _dl_check_map_versions: Assertion `needed != NULL' failed!"
-                raise Death("assertion", "version", f"{of.shown} needs versions of {file}, which is not loaded", text, 127, of.shown)
+                raise Death(
+                    "assertion",
+                    "version",
+                    f"{of.shown} needs versions of {file}, which is not loaded",
+                    text,
+                    127,
+                    of.shown,
+                )
             for need in needs:
                 relr_ref |= need.name == "GLIBC_ABI_DT_RELR"
                 fault = _check_one(need.name, need.hash, need.weak, provider, of, notice, program)
@@ -318,9 +331,9 @@ def check_versions(of: LinkMap, listed: list[LinkMap], notice: list[str] | None,
                     if notice is None:
                         raise fault
                     faults.append(fault)
-        if relr and DT_VERNEED in dynamic.tags and 36 in dynamic.tags and not relr_ref:
-            if any(name.startswith("libc.so.") for name in dynamic.needed):
-                raise Fault("missing-version", "version", "DT_RELR without GLIBC_ABI_DT_RELR dependency", of.shown)
+        wants_relr = relr and DT_VERNEED in dynamic.tags and DT_RELR in dynamic.tags and not relr_ref
+        if wants_relr and any(name.startswith("libc.so.") for name in dynamic.needed):
+            raise Fault("missing-version", "version", "DT_RELR without GLIBC_ABI_DT_RELR dependency", of.shown)
     except ElfError as error:
         raise died_reading(error, "version") from None
     return faults
@@ -345,7 +358,10 @@ def _check_one(
         return None
     if versions.verdef_version != 1:
         return Fault(
-            "bad-version-table", "version", f"unsupported version {versions.verdef_version} of Verdef record", provider.shown
+            "bad-version-table",
+            "version",
+            f"unsupported version {versions.verdef_version} of Verdef record",
+            provider.shown,
         )
     if any(one.hash == hash_ and one.name == name for one in defines):
         return None
@@ -378,7 +394,13 @@ def _newest(defines: Iterable[object], name: str) -> str:
 
 def type_class(machine: Machine, kind: int) -> int:
     """Return the relocation class of a type (elf_machine_type_class)."""
-    if kind == machine.jump_slot or kind in machine.tpoff or kind in machine.dtpmod or kind in machine.dtpoff or kind in machine.tlsdesc:
+    if (
+        kind == machine.jump_slot
+        or kind in machine.tpoff
+        or kind in machine.dtpmod
+        or kind in machine.dtpoff
+        or kind in machine.tlsdesc
+    ):
         return PLT
     return COPY if kind == machine.copy else 0
 
@@ -417,7 +439,9 @@ def check_relative(of: LinkMap, machine: Machine) -> None:
             )  # fmt: skip
 
 
-def resolve(of: LinkMap, index: int, kind: int, machine: Machine, lookup: Lookup) -> tuple[Definition | None, bytes, bool]:
+def resolve(
+    of: LinkMap, index: int, kind: int, machine: Machine, lookup: Lookup
+) -> tuple[Definition | None, bytes, bool]:
     """Return (definition, name, was looked up) for a reference of `of`. Raises `Fault` for a strong one without.
 
     A weak reference without a definition gives (None, name, True).
@@ -432,7 +456,11 @@ def resolve(of: LinkMap, index: int, kind: int, machine: Machine, lookup: Lookup
     if found is None:
         if info >> 4 == STB_WEAK:
             return None, name, True
-        text = "undefined symbol: " + name.decode("utf-8", "surrogateescape") + (f", version {wanted.name}" if wanted else "")
+        text = (
+            "undefined symbol: "
+            + name.decode("utf-8", "surrogateescape")
+            + (f", version {wanted.name}" if wanted else "")
+        )
         fault = Fault("undefined-symbol", "relocate", text, of.shown)
         fault.occasion = "symbol lookup error"
         raise fault

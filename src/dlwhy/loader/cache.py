@@ -23,7 +23,16 @@ _ISA_LEVEL_MASK = 0x3FF << 32
 _OLD_ENTRY = Struct("<iII")
 _NEW_ENTRY = Struct("<iIIIQ")
 
-FLAGS = {(62, 2): 0x303, (62, 1): 0x803, (3, 1): 3, (183, 2): 0xA03, (40, 1): 0x903, (21, 2): 0x503, (22, 2): 0x403, (243, 2): 0x1003}
+FLAGS = {
+    (62, 2): 0x303,
+    (62, 1): 0x803,
+    (3, 1): 3,
+    (183, 2): 0xA03,
+    (40, 1): 0x903,
+    (21, 2): 0x503,
+    (22, 2): 0x403,
+    (243, 2): 0x1003,
+}
 """(e_machine, EI_CLASS) -> the flags that an entry must have (dl-cache.h, FLAG_*)."""
 _FLAG_ANY_ELF = 1
 
@@ -85,7 +94,9 @@ class Cache:
         for i in range(min(number, 16)):
             tag, _, offset, size = Struct("<4I").unpack(data[at + 8 + 16 * i : at + 24 + 16 * i].ljust(16, b"\0"))
             if tag == 1:
-                words = [int.from_bytes(data[self._base + offset + 4 * k :][:4], "little") for k in range(min(size // 4, 64))]
+                words = [
+                    int.from_bytes(data[self._base + offset + 4 * k :][:4], "little") for k in range(min(size // 4, 64))
+                ]
                 self.hwcaps = tuple(self._string(word).decode("utf-8", "surrogateescape") for word in words)
 
     def _string(self, offset: int) -> bytes:
@@ -96,7 +107,9 @@ class Cache:
     def _key(self, index: int) -> bytes:
         return self._string(self._entry.unpack_from(self._data, self._start + index * self._entry.size)[1])
 
-    def look_up(self, name: str, flags: int, active: Callable[[str], int | None], legacy_ok: Callable[[int], bool]) -> Hit | None:
+    def look_up(
+        self, name: str, flags: int, active: Callable[[str], int | None], legacy_ok: Callable[[int], bool]
+    ) -> Hit | None:
         """Return the entry that the loader takes for `name`, or None.
 
         `active(hwcap)` is the priority of a glibc-hwcaps name (lower wins) or None when it is not searched;
@@ -105,7 +118,7 @@ class Cache:
         if not self.usable:
             return None
         wanted = name.encode("utf-8", "surrogateescape")
-        left, right = 0, self._count - 1
+        left, right, middle = 0, self._count - 1, 0
         while left <= right:
             middle = (left + right) // 2
             order = compare(wanted, self._key(middle))
@@ -122,9 +135,15 @@ class Cache:
         return self._best(wanted, middle, flags, active, legacy_ok)
 
     def _best(
-        self, wanted: bytes, index: int, flags: int, active: Callable[[str], int | None], legacy_ok: Callable[[int], bool]
+        self,
+        wanted: bytes,
+        index: int,
+        flags: int,
+        active: Callable[[str], int | None],
+        legacy_ok: Callable[[int], bool],
     ) -> Hit | None:
-        best: tuple[int, str] | None = None
+        best: int | None = None
+        found: Hit | None = None
         while index < self._count and compare(wanted, self._key(index)) == 0:
             row = self._entry.unpack_from(self._data, self._start + index * self._entry.size)
             index += 1
@@ -135,16 +154,16 @@ class Cache:
             if hwcap & _HWCAP_EXTENSION and not hwcap & ~(_HWCAP_EXTENSION | _ISA_LEVEL_MASK | 0xFFFFFFFF):
                 place = hwcap & 0xFFFFFFFF
                 priority = active(self.hwcaps[place]) if place < len(self.hwcaps) else None
-                if priority is not None and (best is None or priority < best[0]):
-                    best = (priority, self.hwcaps[place])
+                if priority is not None and (best is None or priority < best):
+                    best = priority
                     found = Hit(path, self.hwcaps[place], 0)
                 continue
-            if best is not None:
+            if found is not None:
                 return found  # a plain entry ends the search for better glibc-hwcaps ones
             if hwcap and not legacy_ok(hwcap):
                 continue
             return Hit(path, None, hwcap)
-        return found if best is not None else None
+        return found
 
 
 def compare(one: bytes, two: bytes) -> int:

@@ -43,7 +43,14 @@ class Fault(Exception):
     """An error that the loader signals: text, object and errno as _dl_signal_error gets them."""
 
     def __init__(
-        self, kind: str, stage: str, text: str, object_: str = "", errno: int = 0, because: str = "", needed_by: str | None = None
+        self,
+        kind: str,
+        stage: str,
+        text: str,
+        object_: str = "",
+        errno: int = 0,
+        because: str = "",
+        needed_by: str | None = None,
     ) -> None:
         super().__init__(text)
         self.kind, self.stage, self.text, self.object, self.errno = kind, stage, text, object_, errno
@@ -85,7 +92,9 @@ def strerror(errno: int) -> str:
 class Death(Exception):
     """The process ends: by an assertion of the loader, a fatal message or a signal."""
 
-    def __init__(self, kind: str, stage: str, because: str, message: str | None, status: int, object_: str | None = None) -> None:
+    def __init__(
+        self, kind: str, stage: str, because: str, message: str | None, status: int, object_: str | None = None
+    ) -> None:
         super().__init__(because)
         self.kind, self.stage, self.because, self.message, self.object = kind, stage, because, message, object_
         self.status = status

@@ -6,6 +6,8 @@ name the candidate path; program header faults name what was asked for.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from dlwhy.elf.constants import (
     DF_1_NOOPEN,
     DF_1_PIE,
@@ -47,8 +49,22 @@ behind the first one has no address at all."""
 def died_reading(error: ElfError, stage: str) -> Exception:
     """Return how the process ends when the loader reads what `error` says is not there."""
     if isinstance(error, OutOfBounds):
-        return Death("signal", stage, f"{error}: the process is killed by SIGBUS while the loader reads it", None, -_SIGBUS, error.path)
-    return Death("signal", stage, f"{error}: the process is killed by SIGSEGV while the loader reads it", None, -_SIGSEGV, error.path)
+        return Death(
+            "signal",
+            stage,
+            f"{error}: the process is killed by SIGBUS while the loader reads it",
+            None,
+            -_SIGBUS,
+            error.path,
+        )
+    return Death(
+        "signal",
+        stage,
+        f"{error}: the process is killed by SIGSEGV while the loader reads it",
+        None,
+        -_SIGSEGV,
+        error.path,
+    )
 
 
 def verify(view: View, path: str, host: ProcessSettings) -> str | None:
@@ -162,7 +178,9 @@ def check_segments(elf: Elf, name: str, host: ProcessSettings, by_dlopen: bool, 
         raise bad("shared object cannot be dlopen()ed", "not-a-library")
 
 
-def _check_mapping(elf: Elf, loads: list[tuple[int, ...]], bad: Callable[..., Fault], host: ProcessSettings) -> None:
+def _check_mapping(
+    elf: Elf, loads: list[tuple[int, int, int, int, int, int]], bad: Callable[..., Fault], host: ProcessSettings
+) -> None:
     """_dl_map_segments (elf/dl-map-segments.h): what mmap and mprotect refuse."""
     page = host.page
     first, last = loads[0], loads[-1]
@@ -170,7 +188,7 @@ def _check_mapping(elf: Elf, loads: list[tuple[int, ...]], bad: Callable[..., Fa
     if elf.type == ET_DYN:
         if length == 0 or length >= _ADDRESS_SPACE or first[4] >= 1 << 63:
             raise bad("failed to map segment from shared object")
-        holes = any(one[1] != two[0] for one, two in zip(loads, loads[1:], strict=False))
+        holes = any(one[1] != two[0] for one, two in pairwise(loads))
         if holes:
             if host.libc.segment_order_checked and last[0] < first[1]:
                 raise bad("ELF load command address/offset not page-aligned")
@@ -186,7 +204,11 @@ def _check_mapping(elf: Elf, loads: list[tuple[int, ...]], bad: Callable[..., Fa
             if min(zero_page, alloc_end) > data_end and data_end & (page - 1):
                 in_file = offset + (data_end & -page) - start
                 if in_file >= elf.view.size + (-elf.view.size % page) and end > start:
-                    error = OutOfBounds(elf.path, in_file, f"the segment's last page is cleared, but the file ends at {elf.view.size:#x}")
+                    error = OutOfBounds(
+                        elf.path,
+                        in_file,
+                        f"the segment's last page is cleared, but the file ends at {elf.view.size:#x}",
+                    )
                     raise died_reading(error, "map")
             if alloc_end > zero_page:
                 if alloc_end - first[0] > _MAP_RANDOM:
@@ -197,7 +219,10 @@ def _check_mapping(elf: Elf, loads: list[tuple[int, ...]], bad: Callable[..., Fa
 def _inside(elf: Elf, start: int, end: int, low: int, high: int, page: int) -> None:
     """A segment outside the object's own mapping lands on whatever the process has there."""
     if elf.type == ET_DYN and (start < low or end > high + (-high % page)):
-        raise Unknown(f"what lies in the process where {elf.path} maps a segment outside its own range ({start:#x} to {end:#x})", "map")
+        raise Unknown(
+            f"what lies in the process where {elf.path} maps a segment outside its own range ({start:#x} to {end:#x})",
+            "map",
+        )
 
 
 def _check_dynamic(elf: Elf, host: ProcessSettings) -> None:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from dlwhy.loader.cache import Cache
     from dlwhy.view import View
 
-_BANNER = re.compile(rb"(?:GNU C Library|ld\.so) \(([^()\0\n]*)\) (?:stable|development) release version ([0-9]+)\.([0-9]+)")
+_BANNER = re.compile(
+    rb"(?:GNU C Library|ld\.so) \(([^()\0\n]*)\) (?:stable|development) release version ([0-9]+)\.([0-9]+)"
+)
 _DIRECTORIES = re.compile(rb"(?:/[^\0\s%:=\"']{1,200}/\0){1,8}")
 _LARGEST_RODATA = 1 << 22
 

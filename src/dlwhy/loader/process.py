@@ -13,7 +13,6 @@ from dlwhy.elf.relocs import split_info
 from dlwhy.errors import ElfError, FilesError
 from dlwhy.loader import tls
 from dlwhy.loader.bind import (
-    Binding,
     Definition,
     Lookup,
     binding,
@@ -100,7 +99,9 @@ class Process:
     def _verify(self, view: View, path: str) -> str | None:
         return verify(view, path, self.settings)
 
-    def _new(self, name: str, request: str, elf: Elf, type_: str, loader: LinkMap | None, mode: int, space: Namespace) -> LinkMap:
+    def _new(
+        self, name: str, request: str, elf: Elf, type_: str, loader: LinkMap | None, mode: int, space: Namespace
+    ) -> LinkMap:
         """_dl_new_object: a link map with the scopes it starts with."""
         try:
             made = LinkMap(name, request, elf, type_, loader)
@@ -121,7 +122,14 @@ class Process:
         return made
 
     def map_object(
-        self, name: str, loader: LinkMap, type_: str, mode: int, space: Namespace, by_dlopen: bool, needed_by: LinkMap | None
+        self,
+        name: str,
+        loader: LinkMap,
+        type_: str,
+        mode: int,
+        space: Namespace,
+        by_dlopen: bool,
+        needed_by: LinkMap | None,
     ) -> LinkMap | None:
         """_dl_map_object: the object that `name` means, loaded already or now.
 
@@ -160,7 +168,11 @@ class Process:
                 one.add_name(name)
                 return one
         rtld = self.rtld
-        if space is not self.base and rtld is not None and (rtld.identity == found.view.identity or rtld.has_name(name)):
+        if (
+            space is not self.base
+            and rtld is not None
+            and (rtld.identity == found.view.identity or rtld.has_name(name))
+        ):
             assert rtld.elf is not None
             mirror = self._new(found.path, name, rtld.elf, type_, needed_by, mode, space)
             mirror.relocated = mirror.versions_checked = True
@@ -184,7 +196,12 @@ class Process:
         made.needed_by = needed_by
         made.how = found.where
         made.identity = found.view.identity
-        if not mode & RTLD_DEEPBIND and elf.dynamic is not None and elf.dynamic.symbolic and made.scopes[0] is not made.searchlist:
+        if (
+            not mode & RTLD_DEEPBIND
+            and elf.dynamic is not None
+            and elf.dynamic.symbolic
+            and made.scopes[0] is not made.searchlist
+        ):
             made.scopes.insert(0, Scope([made]))
         self._join_namespace(made, space)
         return made
@@ -212,12 +229,13 @@ class Process:
 
     # -- dependencies --------------------------------------------------------------------------------------------
 
-    def map_dependencies(self, top: LinkMap, preloads: list[LinkMap], mode: int, space: Namespace, by_dlopen: bool) -> None:
+    def map_dependencies(
+        self, top: LinkMap, preloads: list[LinkMap], mode: int, space: Namespace, by_dlopen: bool
+    ) -> None:
         """_dl_map_object_deps: load what `top` and the preloads need, breadth-first, and sort the result."""
         known = [top, *preloads]
         reached = {id(one) for one in known}
         position = 0
-        first_needs: dict[int, list[LinkMap]] = {}
         while position < len(known):
             at = known[position]
             if at.elf is None:  # `plain`: the program that needs only libc
@@ -233,10 +251,14 @@ class Process:
                 expanded = self.finder.expand(name, at)
                 if expanded is None or not expanded:
                     if tag == DT_AUXILIARY:
-                        raise Fault("not-found", "depend", "empty dynamic string token substitution", name, needed_by=at.shown)
+                        raise Fault(
+                            "not-found", "depend", "empty dynamic string token substitution", name, needed_by=at.shown
+                        )
                     continue
                 try:
-                    dependency = self.map_object(expanded, at, at.type if at.type != EXECUTABLE else LIBRARY, mode, space, by_dlopen, at)
+                    dependency = self.map_object(
+                        expanded, at, at.type if at.type != EXECUTABLE else LIBRARY, mode, space, by_dlopen, at
+                    )
                 except Fault:
                     if tag == DT_AUXILIARY:
                         continue
@@ -260,17 +282,16 @@ class Process:
                         known.insert(insert_at, dependency)
                         position += 1
                         insert_at += 1
-            first_needs[id(at)] = direct
             if at is not top and not at.initfini and (at.elf is None or at.elf.dynamic is not None):
                 at.initfini = [at, *direct]
             position += 1
         top.searchlist.maps = known
-        top.initfini = self._sorted(list(known), pin_first=top is not space.libc, old=[top, *first_needs[id(top)]], top=top)
+        top.initfini = self._sorted(list(known), pin_first=top is not space.libc)
         if top.reldeps:
             members = {id(one) for one in known}
             top.reldeps = [one for one in top.reldeps if id(one) not in members]
 
-    def _sorted(self, maps: list[LinkMap], pin_first: bool, old: list[LinkMap], top: LinkMap) -> list[LinkMap]:
+    def _sorted(self, maps: list[LinkMap], pin_first: bool) -> list[LinkMap]:
         if len(maps) > _LARGE_SORT:
             raise Unknown(f"{len(maps)} objects are more than this model sorts", "depend")
         if self.libc.depth_first_sort and self.tunables.dynamic_sort == 2:
@@ -294,9 +315,7 @@ class Process:
                 continue
             plan: list[tuple[int, bool]] = []
             try:
-                binding(one, self.machine)
-                for entry in Binding.ordered(binding(one, self.machine), is_lazy(one, mode_lazy)):
-                    plan.append(entry)
+                plan.extend(binding(one, self.machine).ordered(is_lazy(one, mode_lazy)))
                 wanted |= wanted_names(one, [info for info, deferred in plan if not deferred], self.machine)
             except ElfError as error:
                 broken[id(one)] = error
@@ -378,7 +397,10 @@ class Process:
         segment = victim.tls if victim.tls is not None else tls.Segment(0, 0, 0)
         text = "cannot allocate memory in static TLS block"
         if victim.tls_offset == DYNAMIC:
-            kind_, because = "static-tls-dynamic-in-use", "its TLS segment is already in use as dynamic TLS and cannot move"
+            kind_, because = (
+                "static-tls-dynamic-in-use",
+                "its TLS segment is already in use as dynamic TLS and cannot move",
+            )
         elif segment.align > self.static.align:
             kind_ = "static-tls-alignment"
             because = (
@@ -395,7 +417,12 @@ class Process:
                 ) from None  # fmt: skip
             if place is not None:
                 self._settle(victim, place, of)
-                if victim.relocated and victim.init_called and victim.tls is not None and self._used_dynamically(victim):
+                if (
+                    victim.relocated
+                    and victim.init_called
+                    and victim.tls is not None
+                    and self._used_dynamically(victim)
+                ):
                     self.assumptions.append(
                         f"{victim.shown} was loaded earlier and has not touched its thread-local variables since; had it, "
                         "this load would fail"
@@ -435,7 +462,9 @@ class Process:
         try:
             place = self.static.take(segment, optional=True)
         except ZeroDivisionError:
-            raise Death("signal", "relocate", f"{victim.shown} has a TLS segment with alignment 0", None, -8, victim.shown) from None
+            raise Death(
+                "signal", "relocate", f"{victim.shown} has a TLS segment with alignment 0", None, -8, victim.shown
+            ) from None
         if place is not None:
             self._settle(victim, place, of)
 
@@ -461,9 +490,14 @@ class Process:
         if libc.rseq_block:
             size, align = self.settings.rseq if self.tunables.rseq else (0, 0)
             align = max(align, 32)
-            rseq = (tls.round_up(max(size, 32), align) if self.tunables.rseq else 32, align if self.tunables.rseq else 32)
+            rseq = (
+                tls.round_up(max(size, 32), align) if self.tunables.rseq else 32,
+                align if self.tunables.rseq else 32,
+            )
         start = {"aarch64": 16, "arm": 8}.get(machine.name, 0)
-        layout = tls.lay_out(segments, machine.variant, start, libc.least_tls_align[machine.e_machine], self.surplus, rseq)
+        layout = tls.lay_out(
+            segments, machine.variant, start, libc.least_tls_align[machine.e_machine], self.surplus, rseq
+        )
         if layout.size >= 1 << 46:
             raise Unknown(f"a static TLS block of {layout.size} bytes; whether this system can give it is not known")
         self.static = tls.StaticTls(layout, machine.variant, optional if libc.tls_tunables else None)
@@ -474,7 +508,9 @@ class Process:
 
     # -- dlopen --------------------------------------------------------------------------------------------------
 
-    def dlopen(self, name: str, mode: int, caller: LinkMap | None, step: int, space: Namespace | None = None) -> LinkMap | None:
+    def dlopen(
+        self, name: str, mode: int, caller: LinkMap | None, step: int, space: Namespace | None = None
+    ) -> LinkMap | None:
         """dlopen or dlmopen: the handle, None for RTLD_NOLOAD of what is not loaded. Raises `Fault`, `Death`, `Unknown`."""
         if not mode & (RTLD_LAZY | RTLD_NOW):
             raise Fault("invalid-mode", "none", "invalid mode for dlopen()", name, 22)
@@ -513,7 +549,9 @@ class Process:
                     check_versions(one, space.maps, None, self.settings.argv0, self.libc.relr)
                     one.versions_checked = True
             self._check_properties(top)
-            self.relocate(self._relocation_order(top, space), bool(mode & RTLD_LAZY) and not self._bind_now(), space, step)
+            self.relocate(
+                self._relocation_order(top, space), bool(mode & RTLD_LAZY) and not self._bind_now(), space, step
+            )
         except (Fault, Death, Unknown):
             if top.relocated:
                 top.initfini, top.searchlist.maps = old_initfini, old_search
@@ -616,13 +654,19 @@ class Process:
         else:
             order = selection(order, 1 if space is self.base else 0, for_fini=True)
         gone = [one for one in order if id(one) not in used]
-        blocks = [(one.tls_offset, one.tls.memsz, one.tls_before) for one in gone if isinstance(one.tls_offset, int) and one.tls]
+        blocks = [
+            (one.tls_offset, one.tls.memsz, one.tls_before)
+            for one in gone
+            if isinstance(one.tls_offset, int) and one.tls
+        ]
         if self.static is not None:
             self.static.give_back(blocks)
         dead = {id(one) for one in gone}
         space.maps = [one for one in space.maps if id(one) not in dead]
         for one in space.maps:
-            one.scopes = [scope for scope in one.scopes if not scope.maps or id(scope.maps[0]) not in dead or one is scope.maps[0]]
+            one.scopes = [
+                scope for scope in one.scopes if not scope.maps or id(scope.maps[0]) not in dead or one is scope.maps[0]
+            ]
             one.reldeps = [other for other in one.reldeps if id(other) not in dead]
         if space.maps:
             main = space.maps[0].searchlist

@@ -55,11 +55,11 @@ class Missing(Exception):
 # x86-64 levels: the processor flags, as /proc/cpuinfo spells them, that each needs beyond the one before
 # (x86-64 psABI, Micro-Architecture Levels; glibc sysdeps/x86/get-isa-level.h)
 X86_LEVELS: tuple[tuple[str, frozenset[str]], ...] = (
-    ("x86-64-v2", frozenset("cx16 lahf_lm popcnt pni ssse3 sse4_1 sse4_2".split())),
-    ("x86-64-v3", frozenset("avx avx2 bmi1 bmi2 f16c fma abm movbe xsave".split())),
-    ("x86-64-v4", frozenset("avx512f avx512bw avx512cd avx512dq avx512vl".split())),
+    ("x86-64-v2", frozenset(["cx16", "lahf_lm", "popcnt", "pni", "ssse3", "sse4_1", "sse4_2"])),
+    ("x86-64-v3", frozenset(["avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"])),
+    ("x86-64-v4", frozenset(["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"])),
 )
-_HASWELL = frozenset("avx2 bmi1 bmi2 abm movbe popcnt fma".split())
+_HASWELL = frozenset(["avx2", "bmi1", "bmi2", "abm", "movbe", "popcnt", "fma"])
 
 
 def cpu_levels(flags: frozenset[str]) -> tuple[str, ...]:
@@ -75,7 +75,17 @@ def cpu_levels(flags: frozenset[str]) -> tuple[str, ...]:
 class Finder:
     """The search lists of one process."""
 
-    __slots__ = ("_directory", "_env", "_levels", "_objects", "_open_error", "_platform", "_settings", "_system", "_tokens")
+    __slots__ = (
+        "_directory",
+        "_env",
+        "_levels",
+        "_objects",
+        "_open_error",
+        "_platform",
+        "_settings",
+        "_system",
+        "_tokens",
+    )
 
     def __init__(self, settings: ProcessSettings, objects: Objects, system: tuple[str, ...]) -> None:
         self._settings = settings
@@ -159,7 +169,7 @@ class Finder:
     def levels(self) -> tuple[str, ...]:
         """Return the glibc-hwcaps names that this processor has, best first."""
         if self._levels is None:
-            vendor, flags = self._objects.cpu()
+            _, flags = self._objects.cpu()
             self._levels = cpu_levels(flags) if self._settings.machine.name == "x86-64" else ()
         return self._levels
 
@@ -172,17 +182,23 @@ class Finder:
 
     def _subdirectories(self, directory: str) -> Iterator[str]:
         libc = self._settings.libc
-        if libc.glibc_hwcaps and self._settings.machine.name == "x86-64" and self._is_directory(directory + "glibc-hwcaps"):
+        if (
+            libc.glibc_hwcaps
+            and self._settings.machine.name == "x86-64"
+            and self._is_directory(directory + "glibc-hwcaps")
+        ):
             for level in self.levels():
                 yield f"glibc-hwcaps/{level}/"
         if libc.legacy_hwcaps and self._settings.machine.name == "x86-64":
             platform = self.platform()
-            capabilities = ["tls", platform, "avx512_1", "x86_64"] if platform != "x86_64" else ["tls", "x86_64", "avx512_1"]
+            capabilities = (
+                ["tls", platform, "avx512_1", "x86_64"] if platform != "x86_64" else ["tls", "x86_64", "avx512_1"]
+            )
             if any(self._is_directory(directory + name) for name in capabilities):
-                yield from self._legacy(directory)
+                yield from self._legacy()
         yield ""
 
-    def _legacy(self, directory: str) -> Iterator[str]:
+    def _legacy(self) -> Iterator[str]:
         """Every subset of {tls, platform, hwcap names}, largest first (elf/dl-hwcaps.c, _dl_important_hwcaps)."""
         _, flags = self._objects.cpu()
         names = [self.platform()]
@@ -221,7 +237,7 @@ class Finder:
         attempts.append(Attempt(path, where, "found"))
         return view
 
-    def _places(self, name: str, loader: LinkMap, program: LinkMap) -> Iterator[tuple[str, list[str]]]:
+    def _places(self, loader: LinkMap, program: LinkMap) -> Iterator[tuple[str, list[str]]]:
         """The lists in order: (what to call it, directories); a cache hit is a list of one, marked by its name."""
         dynamic = loader.elf.dynamic if loader.elf is not None else None
         if dynamic is None or dynamic.runpath is None:
@@ -261,7 +277,7 @@ class Finder:
             raise self._missing(name, attempts)
         if not self._system:
             raise Unknown("the loader's default directories could not be read from its binary", "search")
-        for where, directories in self._places(name, loader, program):
+        for where, directories in self._places(loader, program):
             if where == "ld.so.cache":
                 hit = self._cached(name, loader)
                 if hit is None:
@@ -287,7 +303,9 @@ class Finder:
                 view = self.open(directory + sub + name, where, attempts, verify)
                 if view is not None:
                     return Found(directory + sub + name, where, view, tuple(attempts))
-            passed_over = (codes.ENOENT, codes.EACCES) + ((codes.ENOTDIR,) if self._settings.libc.enotdir_goes_on else ())
+            passed_over = (codes.ENOENT, codes.EACCES) + (
+                (codes.ENOTDIR,) if self._settings.libc.enotdir_goes_on else ()
+            )
             if self._open_error not in passed_over and self._is_directory(directory or "."):
                 return None
         return None

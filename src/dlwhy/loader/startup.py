@@ -34,7 +34,9 @@ def start(process: Process, program: Elf | None) -> None:
         _start(process, program)
     except Fault as fault:
         occasion = fault.at_startup(settings.argv0)
-        raise StartFailed(occasion, 127, fault.because or fault.text, fault.kind, fault.subject or fault.object) from None
+        raise StartFailed(
+            occasion, 127, fault.because or fault.text, fault.kind, fault.subject or fault.object
+        ) from None
     process.started = True
     for one in process.base.maps:
         one.init_called = True
@@ -128,13 +130,19 @@ def _preload_one(process: Process, main: LinkMap, name: str, source: str, found:
         expanded = process.finder.expand(name, main)
         process.map_object(expanded if expanded is not None else name, main, LIBRARY, 0, process.base, False, main)
     except Fault as fault:
-        process.notices.append(f"ERROR: ld.so: object '{name}' from {source} cannot be preloaded ({fault.text}): ignored.")
+        process.notices.append(
+            f"ERROR: ld.so: object '{name}' from {source} cannot be preloaded ({fault.text}): ignored."
+        )
         return
     found += process.base.maps[loaded:]
 
 
 def _audit_names(process: Process, program: Elf | None) -> list[str]:
-    names = [] if process.settings.secure else [name for name in process.settings.env.get("LD_AUDIT", "").split(":") if name]
+    names = (
+        []
+        if process.settings.secure
+        else [name for name in process.settings.env.get("LD_AUDIT", "").split(":") if name]
+    )
     if program is not None and program.dynamic is not None and process.libc.depaudit:
         for tag in (DT_AUDIT, DT_DEPAUDIT):
             if tag in program.dynamic.tags:

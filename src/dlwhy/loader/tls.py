@@ -52,7 +52,12 @@ class Segment(Record):
 
 
 def lay_out(
-    segments: tuple[Segment, ...], variant: int, start: int, least_align: int, surplus: int, rseq: tuple[int, int] | None
+    segments: tuple[Segment, ...],
+    variant: int,
+    start: int,
+    least_align: int,
+    surplus: int,
+    rseq: tuple[int, int] | None,
 ) -> Layout:
     """Return the start-up layout of `segments`, in link-map order (glibc elf/dl-tls.c, _dl_determine_tlsoffset).
 
