@@ -1,4 +1,4 @@
-"""The package: what is tested is the wheel, it builds offline from its source archive, and the checkout runs as it is."""
+"""The package: the wheel is what is tested, it builds offline from its source archive, and the checkout runs as it is."""
 
 from __future__ import annotations
 
@@ -36,8 +36,14 @@ def run(*command: str | Path, cwd: Path | None = None, env: dict[str, str] | Non
 def no_network() -> list[str]:
     """The words before a command that take its network away, where the kernel allows it."""
     words = ["unshare", "--user", "--map-root-user", "--net"]
-    allowed = shutil.which("unshare") and subprocess.run([*words, "true"], capture_output=True, check=False).returncode == 0
-    return words if allowed else []
+    if not shutil.which("unshare"):
+        return []
+    return words if subprocess.run([*words, "true"], capture_output=True, check=False).returncode == 0 else []
+
+
+def pip(*words: str) -> list[str]:
+    """The words of a pip command that has no network."""
+    return [*no_network(), sys.executable, "-m", "pip", *words, "--quiet", "--no-index", "--no-deps", "--no-cache-dir"]
 
 
 def no_proxy() -> dict[str, str]:
@@ -78,8 +84,7 @@ def test_the_installed_wheel_is_that_of_this_source() -> None:
 
 def test_builds_offline_from_the_source_archive(built: Path, tmp_path: Path) -> None:
     """pip builds the wheel from the source archive without a network, the very bytes that the checkout gives."""
-    command = [*no_network(), sys.executable, "-m", "pip", "wheel", "--quiet", "--no-index", "--no-deps", "--no-cache-dir"]
-    run(*command, "--wheel-dir", tmp_path, only(built, "*.tar.gz"), env=no_proxy())
+    run(*pip("wheel"), "--wheel-dir", tmp_path, only(built, "*.tar.gz"), env=no_proxy())
     assert only(tmp_path, "*.whl").read_bytes() == only(built, "*.whl").read_bytes()
 
 
@@ -93,8 +98,7 @@ def test_builds_are_reproducible(built: Path, tmp_path: Path) -> None:
 def test_an_editable_install_points_at_the_source(tmp_path: Path) -> None:
     """`pip install -e` works offline too, and imports from src/."""
     where = tmp_path / "site"
-    command = [*no_network(), sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-cache-dir"]
-    run(*command, "--target", where, "--editable", ROOT, env=no_proxy())
+    run(*pip("install"), "--target", where, "--editable", ROOT, env=no_proxy())
     assert only(where, "*.pth").read_text("utf-8").strip() == str(ROOT / "src")
 
 
@@ -103,7 +107,7 @@ def test_the_source_archive_holds_what_the_tests_need(built: Path) -> None:
     stem = f"dlwhy-{dlwhy.__version__}"
     with tarfile.open(only(built, "*.tar.gz")) as archive:
         entries = {entry.name: entry for entry in archive}
-    for name in (".ci/run", "dev", "dlwhy", "LICENSE", "PKG-INFO", "pyproject.toml", "tests/conftest.py", "tools/layers.py"):
+    for name in ("LICENSE", "PKG-INFO", "pyproject.toml", "tests/conftest.py", "tools/layers.py"):
         assert f"{stem}/{name}" in entries
     assert all(entries[f"{stem}/{name}"].mode == 0o755 for name in (".ci/run", "dev", "dlwhy"))
     assert not [name for name in entries if re.search(r"\.pyc$|__pycache__|_cache/|/\.venv/|\.\.", name)]
@@ -227,13 +231,16 @@ def test_the_launcher_without_python(tmp_path: Path) -> None:
 def test_the_launcher_with_an_old_python(tmp_path: Path, newer: bool) -> None:
     """A python3 that is too old hands over to a newer one beside it, or the launcher says one sentence and fails."""
     # An old Python, acted by this one: it reads the launcher after being told that its version is 3.9.
-    old = f"""exec {sys.executable} -c 'import sys; sys.version_info = (3, 9)
-path = sys.argv[3]; sys.argv = sys.argv[3:]; exec(compile(open(path).read(), path, "exec"), {{"__file__": path}})' "$@" """
+    act = """import sys
+sys.version_info, sys.argv = (3, 9), sys.argv[3:]
+exec(compile(open(sys.argv[0]).read(), sys.argv[0], "exec"), {"__file__": sys.argv[0]})"""
+    old = f"""exec {sys.executable} -c '{act}' "$@" """
     pythons = {"python3": old, "python3_13": 'echo "$@"'} if newer else {"python3": old}
     launcher = launcher_in(tmp_path, **pythons)
     done = subprocess.run(
-        ["/bin/sh", launcher, "tree", "x y"], env={"PATH": str(tmp_path / "bin")}, capture_output=True, text=True, check=False
-    )
+        ["/bin/sh", launcher, "tree", "x y"], env={"PATH": str(tmp_path / "bin")}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
     if newer:
         assert (done.returncode, done.stdout) == (0, f"-I -S {launcher} tree x y\n")
     else:

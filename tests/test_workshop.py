@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 def run(*command: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
     """Run a command in the checkout and return what came of it."""
     return subprocess.run(
-        [os.fspath(word) for word in command], cwd=ROOT, env=os.environ | more, stdin=subprocess.DEVNULL, capture_output=True,
-        text=True, timeout=600, check=False,
+        [os.fspath(word) for word in command], cwd=ROOT, env=os.environ | more, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
 
 
@@ -84,7 +84,9 @@ def test_ci_runs_what_everybody_runs() -> None:
     assert lines[-1].endswith('/dev" test "$@"')
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/usr/bin/apt-get"), reason="not run: acts an unprivileged user")
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not os.path.exists("/usr/bin/apt-get"), reason="not run: only root can act another user"
+)
 def test_dev_without_root_prints_the_one_command(tmp_path: Path) -> None:
     """Without root, a missing package is answered with one line, the command that installs it, and exit status 1."""
     programs = tmp_path / "bin"
@@ -96,11 +98,11 @@ def test_dev_without_root_prints_the_one_command(tmp_path: Path) -> None:
     script = tmp_path / "dev"
     script.write_bytes((ROOT / "dev").read_bytes())
     for path in [*tmp_path.resolve().parents[:3], tmp_path, programs]:
-        if path != Path("/tmp"):  # noqa: S108
+        if path != Path("/tmp"):
             path.chmod(path.stat().st_mode | 0o755)
     done = subprocess.run(
-        ["bash", script, "test"], env={"PATH": str(programs)}, user=65534, group=65534, extra_groups=[], capture_output=True,
-        text=True, check=False, cwd="/",
+        ["bash", script, "test"], env={"PATH": str(programs)}, user=65534, group=65534, extra_groups=[], cwd="/",
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stdout == ""
