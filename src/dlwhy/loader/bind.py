@@ -62,17 +62,22 @@ class Wanted:
 class Binding:
     """The symbol side of one loaded object: its table, its versions, its references, each read once."""
 
-    __slots__ = ("_elf", "_machine", "_raw", "_sym_size", "_versions", "has_versym", "versym")
+    __slots__ = ("_elf", "_has_versym", "_machine", "_raw", "_versions")
 
     def __init__(self, elf: Elf, machine: Machine) -> None:
         self._elf = elf
         self._machine = machine
         self._raw: dict[int, tuple[bytes, int, int, int, int, int]] = {}
         self._versions: dict[int, Wanted] | None = None
-        dynamic = elf.dynamic
-        tags = dynamic.tags if dynamic is not None else {}
-        # l_versyms is set only when the object needs or defines a version (elf/dl-version.c)
-        self.has_versym = DT_VERSYM in tags and bool(self.versions)
+        self._has_versym: bool | None = None
+
+    @property
+    def has_versym(self) -> bool:
+        """Whether symbols have versions: l_versyms is set only when the object needs or defines one (elf/dl-version.c)."""
+        if self._has_versym is None:
+            dynamic = self._elf.dynamic
+            self._has_versym = dynamic is not None and DT_VERSYM in dynamic.tags and bool(self.versions)
+        return self._has_versym
 
     @property
     def versions(self) -> dict[int, Wanted]:
@@ -125,7 +130,7 @@ class Binding:
 
 
 def binding(of: LinkMap, machine: Machine) -> Binding:
-    """Return the symbol side of a link map, made on first use."""
+    """Return the symbol side of a link map, made on first use where the process did not bring one."""
     if of.binding is None:
         assert of.elf is not None
         of.binding = Binding(of.elf, machine)
@@ -159,12 +164,14 @@ class Definition:
 class Lookup:
     """Lookups through scopes, for one relocation pass. `unique` is the namespace's table of unique symbols."""
 
-    __slots__ = ("_cache", "_libc", "_machine", "unique")
+    __slots__ = ("_cache", "_index", "_libc", "_machine", "_prepared", "unique")
 
     def __init__(self, machine: Machine, libc: Glibc, unique: dict[bytes, Definition]) -> None:
         self._machine = machine
         self._libc = libc
         self._cache: dict[object, Definition | None] = {}
+        self._index: dict[int, dict[bytes, list[tuple[LinkMap, tuple[int, ...]]]]] = {}
+        self._prepared: set[bytes] = set()
         self.unique = unique
 
     def prepare(self, names: Iterable[bytes], scopes: Iterable[Scope]) -> None:
@@ -172,26 +179,35 @@ class Lookup:
         hashes = {name: hash_of(name) for name in names}
         if not hashes:
             return
-        done: set[int] = set()
+        self._prepared = wanted = set(hashes)
         for scope in scopes:
+            index = self._index[id(scope)] = {}
             for one in scope.maps:
-                if id(one) not in done:
-                    done.add(id(one))
-                    if one.elf is not None:
-                        one.elf.symbols.look_up(hashes)
+                if one.elf is not None:
+                    hits = one.elf.symbols.look_up(hashes)
+                    for name in wanted & hits.keys():
+                        index.setdefault(name, []).append((one, hits[name]))
+
+    def _offers(self, name: bytes, scope: Scope) -> list[tuple[LinkMap, tuple[int, ...]]]:
+        """The objects of a scope whose hash table reaches the name, with the symbols, in the scope's order."""
+        if name in self._prepared and id(scope) in self._index:
+            return self._index[id(scope)].get(name, [])
+        hashes = {name: hash_of(name)}
+        found = ((one, one.elf.symbols.look_up(hashes).get(name)) for one in scope.maps if one.elf is not None)
+        return [(one, places) for one, places in found if places]
 
     def in_object(
-        self, name: bytes, one: LinkMap, wanted: Wanted | None, class_: int, newest: bool = False
+        self,
+        one: LinkMap,
+        places: tuple[int, ...],
+        wanted: Wanted | None,
+        class_: int,
+        newest: bool = False,
     ) -> Definition | None:
-        """Return what one object offers for a name, or None (do_lookup_x for one map).
+        """Return which of an object's symbols of the wanted name counts, or None (do_lookup_x for one map).
 
         Raises `Death` where the release asserts that the named file has a version table.
         """
-        if one.elf is None:
-            return None
-        places = one.elf.symbols.look_up({name: hash_of(name)}).get(name)
-        if not places:
-            return None
         side = binding(one, self._machine)
         fallback = None
         alternatives = 0
@@ -236,32 +252,25 @@ class Lookup:
         return found if found.info >> 4 in (STB_GLOBAL, STB_WEAK, STB_GNU_UNIQUE) else None
 
     def find(
-        self, name: bytes, scopes: list[Scope], wanted: Wanted | None, class_: int, newest: bool = False,
-        after: LinkMap | None = None,
-    ) -> Definition | None:  # fmt: skip
-        """Return the first definition in the scopes, or None. `after` skips the objects up to and including one."""
-        key = (
-            name, wanted.name if wanted else None, wanted.hidden if wanted else False, wanted.file if wanted else None, class_,
-            newest, tuple(map(id, scopes)), id(after) if after else 0,
-        )  # fmt: skip
+        self, name: bytes, scopes: list[Scope], wanted: Wanted | None, class_: int, newest: bool = False
+    ) -> Definition | None:
+        """Return the first definition in the scopes, or None."""
+        version = (wanted.name, wanted.hidden, wanted.file) if wanted is not None else None
+        key = (name, version, class_, newest, tuple(map(id, scopes)))
         if key in self._cache:
             return self._cache[key]
-        found = self._find(name, scopes, wanted, class_, newest, after)
+        found = self._find(name, scopes, wanted, class_, newest)
         self._cache[key] = found
         return found
 
     def _find(
-        self, name: bytes, scopes: list[Scope], wanted: Wanted | None, class_: int, newest: bool, after: LinkMap | None
+        self, name: bytes, scopes: list[Scope], wanted: Wanted | None, class_: int, newest: bool
     ) -> Definition | None:
-        skipping = after is not None
         for scope in scopes:
-            for one in scope.maps:
-                if skipping:
-                    skipping = one is not after
-                    continue
+            for one, places in self._offers(name, scope):
                 if class_ & COPY and one.type == EXECUTABLE:
                     continue
-                found = self.in_object(name, one, wanted, class_, newest)
+                found = self.in_object(one, places, wanted, class_, newest)
                 if found is not None:
                     if found.info >> 4 == STB_GNU_UNIQUE:
                         return self._unique(name, found, class_)

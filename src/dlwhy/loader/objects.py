@@ -13,6 +13,7 @@ from dlwhy.errors import DlwhyError, FilesError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dlwhy.files import Files
+    from dlwhy.loader.bind import Binding
     from dlwhy.loader.cache import Cache
     from dlwhy.view import View
 
@@ -58,7 +59,7 @@ def _system_directories(data: bytes) -> tuple[str, ...]:
 class Objects:
     """Files and what was read from them, for one run."""
 
-    __slots__ = ("_cache", "_cpu", "_elves", "_loaders", "_refused", "_views", "cache_path", "files")
+    __slots__ = ("_cache", "_cpu", "_elves", "_loaders", "_refused", "_views", "bindings", "cache_path", "files")
 
     def __init__(self, files: Files) -> None:
         self.files = files
@@ -68,6 +69,8 @@ class Objects:
         self._loaders: dict[str, LoaderFacts] = {}
         self._cache: Cache | None = None
         self._cpu: tuple[str, frozenset[str]] | None = None
+        self.bindings: dict[int, Binding] = {}
+        """Symbol sides by id of their Elf: read once, whatever number of processes is modelled."""
         self.cache_path = "/etc/ld.so.cache"
 
     def view(self, path: str) -> View:

@@ -13,6 +13,7 @@ from dlwhy.elf.relocs import split_info
 from dlwhy.errors import ElfError, FilesError
 from dlwhy.loader import tls
 from dlwhy.loader.bind import (
+    Binding,
     Definition,
     Lookup,
     binding,
@@ -207,6 +208,8 @@ class Process:
         return made
 
     def _join_namespace(self, made: LinkMap, space: Namespace) -> None:
+        if made.elf is not None:
+            made.binding = self.objects.bindings.setdefault(id(made.elf), Binding(made.elf, self.machine))
         if space.libc is None and made.soname == "libc.so.6":
             space.libc = made
         if made.tls is not None:
