@@ -1,4 +1,4 @@
-"""The package: the wheel is what is tested, it builds offline from its source archive, and the checkout runs as it is."""
+"""The package: the wheel is what is tested, it builds offline from its source archive, the checkout runs as it is."""
 
 from __future__ import annotations
 

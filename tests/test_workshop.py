@@ -44,10 +44,10 @@ def test_a_stale_block_is_seen() -> None:
     """The generator replaces what stands between the marks, and nothing else."""
     from tools import docs, layers
 
-    page = "a\n<!-- layers: written by ./dev docs -->\nold\n<!-- end of layers -->\nb\n"
+    page = "a\n<!-- layers: written by ./dev docs -->\nstale words\n<!-- end of layers -->\nb\n"
     filled = docs.fill(page)
     assert layers.as_markdown() in filled
-    assert "old" not in filled
+    assert "stale words" not in filled
     assert filled.startswith("a\n")
     assert filled.endswith("\nb\n")
     assert docs.fill(filled) == filled

@@ -17,7 +17,7 @@ class Host(Record):
     """Of which process the question is. Made by `Host.executable` or `Host.plain`."""
 
     kind: str
-    """"executable" or "plain"."""
+    """"executable", "plain", or "inferred" from what is loaded."""
     target: str
     env: dict[str, str] | None
     """The whole environment; None for this process's own."""
@@ -31,6 +31,11 @@ class Host(Record):
     def plain(cls, env: Mapping[str, str] | None = None) -> Host:
         """A C program that needs only libc and calls dlopen itself; its argv[0] is `plain`."""
         return cls("plain", "plain", None if env is None else dict(env))
+
+    @classmethod
+    def inferred(cls, env: Mapping[str, str] | None = None) -> Host:
+        """The host that the names of the files suggest; what `None` means, with an environment of its own."""
+        return cls("inferred", "", None if env is None else dict(env))
 
     @classmethod
     def named(cls, host: str, env: Mapping[str, str] | None = None) -> Host:

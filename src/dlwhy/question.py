@@ -112,8 +112,10 @@ def ask(steps: list[str], host: Host | None, options: Options) -> Question:
     remarks: list[str] = []
     why = None
     missing = None
-    if host is None:
+    if host is None or host.kind == "inferred":
+        given = host.env if host is not None else None
         host, why, requests, missing = _infer(requests, cwd, objects)
+        host = host.but(env=given)
         if host.kind == "executable" and missing is None and "/" not in host.target:
             try:
                 executable.find(host.target, _path_of(host), cwd, objects)

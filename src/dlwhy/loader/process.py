@@ -436,12 +436,24 @@ class Process:
                 self.lacking = (self.static.used, segment)
             because = (
                 f"its TLS segment of {segment.memsz} bytes must go into the static TLS block, "
-                f"where {self.static.free} bytes are left"
+                f"where {self.static.free} bytes are left ({self._where_from()})"
             )
         fault = Fault(kind_, "relocate", text, victim.name, because=because)
         fault.subject = victim.shown
         fault.needed_by = of.shown if of is not victim else None
         raise fault
+
+    def _where_from(self) -> str:
+        """What the free bytes are made of: the surplus and the rounding of its end, less what came late and took some."""
+        assert self.static is not None
+        taken = self.static.used - self.start_used
+        rounding = self.static.size - self.start_used - self.surplus
+        text = f"{self.surplus} bytes of surplus and {rounding} of rounding"
+        if not taken:
+            return text
+        late = [one for space in self.namespaces for one in space.maps if one.forced_by is not None]
+        names = ", ".join(f"{one.shown} {one.tls.memsz}" for one in late if one.tls is not None)
+        return f"{text}, less {taken} taken since the start: {names}" if names else f"{text}, less {taken} leaked since"
 
     @staticmethod
     def _used_dynamically(victim: LinkMap) -> bool:

@@ -1,0 +1,41 @@
+# Written by ./dev docs from src/dlwhy/cli/arguments.py; do not edit.
+
+_dlwhy() {
+    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command="" word
+    # bash cuts --format=json into three words.
+    if [[ $cur == = ]]; then cur=""; elif [[ $prev == = ]]; then prev=${COMP_WORDS[COMP_CWORD-2]}; fi
+    for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+        case $word in
+            check|tls|tree) command=$word; break ;;
+        esac
+    done
+    COMPREPLY=()
+    compopt -o filenames 2>/dev/null
+    case $prev in
+        --format) mapfile -t COMPREPLY < <(compgen -W "text json sarif html" -- "$cur"); return ;;
+        --color) mapfile -t COMPREPLY < <(compgen -W "auto always never" -- "$cur"); return ;;
+        --cwd|--sysroot|--library-path) _dlwhy_directories; return ;;
+        --loader|--caller) _dlwhy_files; return ;;
+        --host) _dlwhy_hosts; return ;;
+        --env|--libc|-o) _dlwhy_nothing; return ;;
+    esac
+    if [[ $cur == -* ]]; then
+        case $command in
+            check) word="-h --help --each --host --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --format -o --color -v --verbose -q --quiet" ;;
+            tls) word="-h --help --sysroot --format -o --color -v --verbose -q --quiet" ;;
+            tree) word="-h --help --host --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --format -o --color -v --verbose -q --quiet" ;;
+            *) word="-h --help --version" ;;
+        esac
+    elif [[ -z $command ]]; then
+        word="check tls tree"
+    else
+        _dlwhy_files
+        return
+    fi
+    mapfile -t COMPREPLY < <(compgen -W "$word" -- "$cur")
+}
+_dlwhy_files() { mapfile -t COMPREPLY < <(compgen -f -- "$cur"); }
+_dlwhy_directories() { mapfile -t COMPREPLY < <(compgen -d -- "$cur"); }
+_dlwhy_hosts() { mapfile -t COMPREPLY < <(compgen -W plain -c -f -- "$cur" | sort -u); }
+_dlwhy_nothing() { :; }
+complete -F _dlwhy dlwhy

@@ -1,0 +1,1 @@
+"""Report -> str. Nothing here computes, compares or decides; two renderers of one report never disagree."""
