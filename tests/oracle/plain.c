@@ -1,0 +1,106 @@
+/* The host `plain`: a C program that needs only libc and calls dlopen itself.
+
+   plain STEPS OUT [USED OPTIONAL]: runs the steps of the file STEPS (one a line, in the grammar of the command line) in
+   this one process and writes what happened to OUT, a record a line, flushed at once so that a death is attributable:
+     begin N / maps PATH... / loads N / fails N HEX-OF-DLERROR (or -) / tls SIZE ALIGN USED OPTIONAL
+   USED and OPTIONAL are byte offsets of two words in _rtld_global (they differ by release; the caller knows them). */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <link.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+extern struct r_debug _r_debug;
+
+static FILE *out;
+
+static void maps(void) {
+  fputs("maps", out);
+  for (struct link_map *l = _r_debug.r_map; l; l = l->l_next)
+    if (strncmp(l->l_name, "linux-vdso", 10)) {
+      fputc(' ', out);
+      for (const char *p = l->l_name; *p; p++) fprintf(out, "%02x", (unsigned char)*p);
+      if (!*l->l_name) fputc('-', out);
+    }
+  fputc('\n', out);
+  fflush(out);
+}
+
+static void failed(int n, const char *message) {
+  fprintf(out, "fails %d ", n);
+  if (!message) fputc('-', out);
+  else
+    for (; *message; message++) fprintf(out, "%02x", (unsigned char)*message);
+  fputc('\n', out);
+  fflush(out);
+}
+
+int main(int argc, char **argv) {
+  static char line[65536];
+  static void *handles[4096];
+  FILE *steps = fopen(argv[1], "r");
+  out = fopen(argv[2], "w");
+  if (argc < 3 || !steps || !out) return 99;
+  char *global = dlsym(RTLD_DEFAULT, "_rtld_global");
+  void (*info)(size_t *, size_t *) = (void (*)(size_t *, size_t *))dlsym(RTLD_DEFAULT, "_dl_get_tls_static_info");
+  maps();
+  for (int n = 1; fgets(line, sizeof line, steps); n++) {
+    line[strcspn(line, "\n")] = 0;
+    fprintf(out, "begin %d\n", n);
+    fflush(out);
+    char *colon = strchr(line, ':'), *name = line;
+    int mode = RTLD_NOW, which = 0;
+    if (!strncmp(line, "close:", 6)) {
+      which = atoi(line + 6);
+      if (!handles[which]) failed(n, 0);
+      else if (dlclose(handles[which])) failed(n, dlerror());
+      else fprintf(out, "loads %d\n", n);
+    } else if (!strncmp(line, "sym:", 4) || !strncmp(line, "call:", 5)) {
+      which = atoi(colon + 1);
+      name = strchr(colon + 1, ':') + 1;
+      void *found = handles[which] ? dlsym(handles[which], name) : 0;
+      if (!found) failed(n, handles[which] ? dlerror() : 0);
+      else {
+        if (line[0] == 'c') ((void (*)(void))found)();
+        fprintf(out, "loads %d\n", n);
+      }
+    } else {
+      if (colon) {
+        int bits = 0, all = 1, any = 0;
+        static char words[4096];
+        strncpy(words, line, sizeof words - 1);
+        words[strcspn(words, ":")] = 0;
+        for (char *w = strtok(words, "-"); w; w = strtok(0, "-")) {
+          any = 1;
+          if (!strcmp(w, "now")) bits |= RTLD_NOW;
+          else if (!strcmp(w, "lazy")) bits |= RTLD_LAZY;
+          else if (!strcmp(w, "global")) bits |= RTLD_GLOBAL;
+          else if (!strcmp(w, "local")) bits |= RTLD_LOCAL;
+          else if (!strcmp(w, "deepbind")) bits |= RTLD_DEEPBIND;
+          else if (!strcmp(w, "nodelete")) bits |= RTLD_NODELETE;
+          else if (!strcmp(w, "noload")) bits |= RTLD_NOLOAD;
+          else all = 0;
+        }
+        if (all && any) {
+          mode = bits;
+          if (!(mode & (RTLD_NOW | RTLD_LAZY))) mode |= RTLD_NOW;
+          name = colon + 1;
+        }
+      }
+      dlerror();
+      handles[n] = dlopen(name, mode);
+      if (!handles[n]) failed(n, dlerror());
+      else fprintf(out, "loads %d\n", n);
+    }
+    fflush(out);
+    maps();
+  }
+  if (global && info && argc > 4) {
+    size_t size = 0, align = 0;
+    info(&size, &align);
+    fprintf(out, "tls %zu %zu %zu %zu\n", size, align, *(size_t *)(global + atoi(argv[3])), *(size_t *)(global + atoi(argv[4])));
+  }
+  fclose(out);
+  _Exit(0);
+}

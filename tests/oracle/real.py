@@ -1,0 +1,138 @@
+"""Runs steps in a fresh process of the real loader and says what it did."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.oracle.sysroots import cache
+
+HERE = Path(__file__).parent
+LIB = "lib/x86_64-linux-gnu"
+# size of _rtld_global -> (offset of dl_tls_static_used, offset of dl_tls_static_optional), x86-64 Debian builds
+RTLD_WORDS = {4000: (3936, 3952), 4336: (4224, 4232), 2888: (2776, 2784), 2120: (2008, 2016)}
+
+
+class RealStep(NamedTuple):
+    """What became of one step."""
+
+    outcome: str
+    message: bytes | None
+    loaded: tuple[str, ...]
+    unloaded: tuple[str, ...]
+
+
+class RealRun(NamedTuple):
+    """What became of a process."""
+
+    started: bool
+    stderr: bytes
+    status: int
+    steps: tuple[RealStep, ...]
+    start_maps: tuple[str, ...]
+    tls: tuple[int, int, int, int] | None
+    """Size with the TCB, alignment, used, optional left; None after a death."""
+
+
+def _libc_files(root: Path) -> list[str]:
+    """What `plain` is linked against: this root's own libc, and libdl where dlopen is still there."""
+    directory = root / LIB
+    libraries = [directory / "libc.so.6"]
+    if b"GLIBC_2.34" not in (directory / "libc.so.6").read_bytes():
+        libraries.insert(0, directory / "libdl.so.2")
+    return [str(library.resolve() if root == Path("/") else library) for library in libraries]
+
+
+def plain(root: Path) -> Path:
+    """The host program, compiled for a root (kept in the cache) and placed where the root's processes can run it."""
+    name = "this" if root == Path("/") else root.name
+    target = cache() / "plain" / name / "plain"
+    if not target.exists() or target.stat().st_mtime < (HERE / "plain.c").stat().st_mtime:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        command = ["gcc", "-O1", "-no-pie", "-o", target, HERE / "plain.c"]
+        if root != Path("/"):
+            loader = next((root / LIB).glob("ld-*.so*"), None) or root / "lib64/ld-linux-x86-64.so.2"
+            command += ["-nodefaultlibs", "-Wl,--as-needed", *_libc_files(root), loader.resolve(), "-lgcc"]
+        subprocess.run(command, check=True, capture_output=True)
+    return target
+
+
+def rtld_words(root: Path) -> tuple[int, int] | None:
+    """Where used and optional stand in _rtld_global of a root's loader."""
+    loader = next((root / LIB).glob("ld-*.so*"))
+    table = subprocess.run(["readelf", "-W", "--dyn-syms", loader], capture_output=True, text=True, check=True).stdout
+    match = re.search(r"(?m)^\s*\d+: [0-9a-f]+\s+(\d+) OBJECT\s+GLOBAL\s+\S+\s+\S+ _rtld_global@@", table)
+    return RTLD_WORDS.get(int(match[1])) if match else None
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple("" if word == "-" else bytes.fromhex(word).decode("utf-8", "surrogateescape") for word in text.split())
+
+
+def run(root: Path, steps: list[str], env: dict[str, str], cwd: str, work: Path, words: tuple[int, int] | None) -> RealRun:
+    """Run steps in `plain` inside a root. `work` is a directory that exists inside and outside under the same name."""
+    inside = root != Path("/")
+    here = Path(f"{root}{work}") if inside else work
+    here.mkdir(parents=True, exist_ok=True)
+    (here / "steps").write_bytes("".join(step + "\n" for step in steps).encode("utf-8", "surrogateescape"))
+    report = here / "report"
+    report.unlink(missing_ok=True)
+    program = plain(root)
+    if inside:
+        copy = Path(f"{root}/plain")
+        if not copy.exists() or copy.stat().st_mtime < program.stat().st_mtime:
+            copy.write_bytes(program.read_bytes())
+            copy.chmod(0o755)
+        program = Path("/plain")
+    arguments = ["plain", str(work / "steps"), str(work / "report"), *map(str, words or ())]
+
+    def enter() -> None:
+        if inside:
+            os.chroot(root)
+        os.chdir(cwd)
+        signal.alarm(20)
+
+    done = subprocess.run(
+        arguments, executable=program, env=env, preexec_fn=enter, stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )  # a fresh process, nothing of ours in its environment
+    return _read(report, steps, done.returncode, done.stderr)
+
+
+def _read(report: Path, steps: list[str], status: int, stderr: bytes) -> RealRun:
+    if not report.exists():
+        return RealRun(False, stderr, status, (), (), None)
+    result: list[RealStep] = []
+    start: tuple[str, ...] | None = None
+    maps: tuple[str, ...] = ()
+    outcome, message, tls, begun = "", None, None, 0
+    for line in report.read_text().splitlines():
+        word, _, rest = line.partition(" ")
+        if word == "begin":
+            begun, outcome, message = int(rest), "", None
+        elif word == "loads":
+            outcome = "loads"
+        elif word == "fails":
+            outcome = "fails"
+            text = rest.partition(" ")[2]
+            message = None if text == "-" else bytes.fromhex(text)
+        elif word == "maps":
+            now = _names(rest)
+            if start is None:
+                start = now
+            else:
+                loaded = tuple(name for name in now if name not in maps)
+                result.append(RealStep(outcome, message, loaded, tuple(name for name in maps if name not in now)))
+            maps = now
+        elif word == "tls":
+            a, b, c, d = map(int, rest.split())
+            tls = (a, b, c, d)
+    if begun > len(result):
+        result.append(RealStep(outcome or "dies", message, (), ()))
+    return RealRun(True, stderr, status, tuple(result), start or (), tls)
+
+
+__all__ = ["RealRun", "RealStep", "plain", "rtld_words", "run"]
