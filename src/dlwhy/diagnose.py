@@ -214,11 +214,11 @@ def tree(file: str, host: Host | None, options: Options) -> TreeReport:
 
 
 def _tree(file: str, question: Question) -> TreeReport:
-    run = model(question.but(requests=()))
+    run = model(question.but(requests=()), relocate=False)  # what is found where does not depend on any symbol
     host = _host(question, run)
     process = run.process
     name = question.requests[0].name if question.requests else None
-    if process is None or process.program is None or (name is not None and run.startup.outcome != LOADS):
+    if process is None or process.program is None or (name is not None and run.startup_kind is not None):
         reason = run.startup_because or "the host cannot be modelled"
         empty = TreeNode(file, None, reason, "broken", (), None, 0, 0, None, False, (), False)
         return TreeReport(host, empty, 0, 0, 0, 0, f"{file}: {reason}")

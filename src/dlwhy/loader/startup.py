@@ -24,14 +24,17 @@ class StartFailed(Exception):
         self.message, self.status, self.because, self.kind, self.object = message, status, because, kind, object_
 
 
-def start(process: Process, program: Elf | None) -> None:
+def start(process: Process, program: Elf | None, relocate: bool = True) -> None:
     """Load and relocate everything the program starts with. `program` is None for `plain`.
 
+    Without `relocate` it ends before the first relocation, which no search or mapping depends on.
     Raises `StartFailed`, `Death`, `Unknown`.
     """
     settings = process.settings
     try:
         _start(process, program)
+        if relocate:
+            _relocate(process)
     except Fault as fault:
         occasion = fault.at_startup(settings.argv0)
         raise StartFailed(
@@ -89,6 +92,11 @@ def _start(process: Process, program: Elf | None) -> None:
             process.check_level(one)
     if not auditors:
         process.lay_out_tls(0)
+
+
+def _relocate(process: Process) -> None:
+    space, main = process.base, process.program
+    assert main is not None
     order = [one for one in reversed(main.initfini) if not one.relocated]
     if process.libc.libc_relocated_first and space.libc is not None:
         order = [space.libc, *(one for one in order if one is not space.libc)]
