@@ -8,11 +8,72 @@ from __future__ import annotations
 
 from dlwhy.record import Record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Outcome = str  # these are words of VALUES below, and the schema lists them
+    Basis = str
+    Stage = str
+    Severity = str
+    Disposition = str
+    ShareKind = str
+    State = str
+    Kind = str  # a word of dlwhy.rules.KINDS
+
 SCHEMA = 1
 """Version of the JSON: raised when a key changes its meaning or goes away."""
 
 LOADS, FAILS, DIES, UNDECIDED = "loads", "fails", "dies", "undecided"
 OBSERVED, COMPUTED, ASSUMED = "observed", "computed", "assumed"
+
+VALUES: dict[str, dict[str, str]] = {
+    "Outcome": {
+        LOADS: "it succeeds",
+        FAILS: "the loader refuses, and the process goes on",
+        DIES: "the process ends",
+        UNDECIDED: "a fact is missing, and the report names it",
+    },
+    "Basis": {
+        OBSERVED: "a real loader said so",
+        COMPUTED: "it follows from facts and the loader's rules",
+        ASSUMED: "a fact is missing and was assumed; the assumptions are listed",
+    },
+    "Stage": {
+        "search": "looking for the file of a name",
+        "header": "reading the ELF header",
+        "map": "reading the program headers and mapping the segments",
+        "depend": "loading what the object needs",
+        "version": "comparing symbol versions",
+        "property": "reading the GNU properties",
+        "relocate": "binding symbols, applying relocations, giving out static TLS",
+        "init": "running constructors",
+        "none": "no stage: the step succeeds, or never reaches the loader",
+    },
+    "Severity": {
+        "error": "it makes the load fail",
+        "warning": "it may make this or another load fail",
+        "note": "worth knowing",
+    },
+    "Disposition": {
+        "safe": "changes nothing else",
+        "rebuild": "an object must be built anew",
+        "risky": "helps here and may harm elsewhere; `cost` says what",
+    },
+    "ShareKind": {
+        "crate": "a Rust crate, told by the mangled name or the codegen unit",
+        "namespace": "a C++ namespace, told by the mangled name",
+        "go": "the Go runtime",
+        "unit": "a source file, told by its file symbol",
+        "library": "the library itself: nothing tells more",
+    },
+    "State": {
+        "first": "drawn in full here",
+        "repeat": "drawn in full elsewhere",
+        "cycle": "an ancestor of itself",
+        "missing": "not found, or refused by the loader",
+        "broken": "not examined",
+    },
+}
+"""Type of a field -> each word that may stand in it, and what the word means; of a `Kind` see `dlwhy.rules.KINDS`."""
 
 EXIT_LOADS, EXIT_BROKEN, EXIT_USAGE, EXIT_NOTHING, EXIT_FAILS, EXIT_UNDECIDED = 0, 1, 2, 3, 10, 11
 _WORST_FIRST = (EXIT_BROKEN, EXIT_FAILS, EXIT_UNDECIDED, EXIT_NOTHING, EXIT_LOADS)
@@ -27,11 +88,12 @@ def worst(statuses: list[int]) -> int:
 class Startup(Record):
     """What becomes of the program itself."""
 
-    outcome: str
+    outcome: Outcome
+    """Whether the program starts."""
     message: str | None
     """What ld.so writes to standard error, lines joined by newlines; None when it writes nothing."""
     exit_status: int | None
-    """Exit status of a start that fails; None when it does not."""
+    """Exit status of a start that fails, minus the number for a signal; None when it does not fail."""
     loaded: tuple[str, ...]
     """Link-map names in load order, the program as its path, the vDSO left out."""
 
@@ -44,23 +106,28 @@ class HostReport(Record):
     executable: str | None
     """Path of the program, None for `plain`."""
     loader: str | None
+    """Path of the dynamic loader, as the program names it."""
     libc: str | None
     """"glibc" or "musl"; None when no file tells."""
     libc_version: str | None
+    """Release of the C library, e.g. "2.36"; None when no file tells."""
     machine: str
+    """Name of the machine, as in `uname -m` with a dash, e.g. "x86-64"."""
     environment: dict[str, str]
     """The variables that the loader reads."""
     inferred: str | None
     """Why this host was taken when none was named; None when it was named."""
     startup: Startup
+    """What becomes of the program itself."""
 
 
 class Try(Record):
     """One place where a file was looked for."""
 
     path: str
+    """The path that was tried."""
     where: str
-    """The list it came from: "RPATH of OBJ", "LD_LIBRARY_PATH", "RUNPATH of OBJ", "ld.so.cache", "default directory"."""
+    """The list it came from: RPATH of OBJ, LD_LIBRARY_PATH, RUNPATH of OBJ, ld.so.cache, default directory..."""
     result: str
     """"found", or why not, in the words of open(2) or of the loader."""
 
@@ -69,44 +136,63 @@ class Search(Record):
     """How one name became a file, or did not."""
 
     name: str
+    """The name that was asked for."""
     needed_by: str | None
+    """The object that needs it; None for what the step itself asks for."""
     path: str | None
+    """The file found; None for none."""
     how: str
     """Where it was found: as `Try.where`, or "already loaded", or "path"."""
     tries: tuple[Try, ...]
+    """Every place that was tried, in the loader's order."""
 
 
 class Step(Record):
     """One step of the question and what the loader makes of it."""
 
     request: str
+    """The step as it was asked for."""
     mode: str
-    """The mode used, e.g. "now-local"."""
-    outcome: str
+    """The mode used, e.g. "now-local"; empty for a step that has none (close, sym, call)."""
+    outcome: Outcome
+    """Whether the step succeeds; a step that the process does not reach fails."""
     message: str | None
-    """Byte for byte what dlerror() returns (surrogateescape), None when there is none."""
-    kind: str | None
-    """Which way to fail, e.g. "static-tls-exhausted"; listed in the schema. None for a success."""
-    stage: str
+    """Byte for byte what dlerror() returns (bytes that are no UTF-8 as lone surrogates), None when there is none."""
+    kind: Kind | None
+    """Which way it fails, e.g. "static-tls-exhausted"; None for a success."""
+    stage: Stage
+    """How far the loader came."""
     object: str | None
+    """The object to blame, or on success the object that the step gives a handle of."""
     needed_by: str | None
+    """The object that needs the one to blame."""
     loaded: tuple[str, ...]
+    """Link-map names of what this step loads and keeps, in load order."""
     unloaded: tuple[str, ...]
+    """Link-map names of what this step unloads."""
     because: str
-    basis: str
+    """The decisive comparison, in one sentence."""
+    basis: Basis
+    """What the outcome rests on."""
     assumptions: tuple[str, ...]
+    """What was assumed, one sentence each."""
     searches: tuple[Search, ...]
+    """How each name that this step asks for became a file, or did not."""
 
 
 class StaticBlock(Record):
     """One object's place in the static TLS block."""
 
     object: str
+    """Link-map name of the object."""
     module_id: int
+    """TLS module ID, counted from 1."""
     size: int
+    """Bytes of its TLS segment (p_memsz)."""
     align: int
+    """Alignment of its TLS segment in bytes."""
     offset: int
-    """Distance of the block's start from the thread pointer: below it on variant II, from the block's start on variant I."""
+    """Bytes from its start to the thread pointer (variant II), or from the start of the static block (variant I)."""
     when: str
     """"startup" or "step N"."""
     forced_by: str | None
@@ -117,36 +203,53 @@ class StaticTls(Record):
     """The static TLS block after the last step."""
 
     size: int
+    """Bytes of the whole block: tcb, used and free."""
     tcb: int
+    """Bytes of the thread control block; 0 on variant I, where `used` counts it."""
     used: int
+    """Bytes given out: dl_tls_static_used."""
     free: int
+    """Bytes that are left."""
     align: int
+    """Alignment of the block in bytes; an object that asks for more cannot come in any more."""
     surplus: int
+    """Bytes that were set aside at start-up for objects loaded later."""
     optional_left: int | None
     """Bytes that descriptors may still take; None where the release has no such budget."""
     blocks: tuple[StaticBlock, ...]
+    """The objects in the block, in order of their offsets."""
 
 
 class Share(Record):
     """Bytes of a TLS segment and whose they are."""
 
     owner: str
-    kind: str
+    """The crate, namespace, runtime, source file or library."""
+    kind: ShareKind
+    """What sort of owner it is."""
     bytes: int
+    """How many bytes."""
     variable: str | None
+    """The variable, demangled; of several the largest. None without a name."""
     unit: str | None
+    """The source file or codegen unit, where the file tells it."""
     evidence: str
+    """The fact that the owner follows from."""
 
 
 class Trigger(Record):
     """Relocations that force a segment into the static block, by variable."""
 
     owner: str
+    """Owner of the variable, as in `Share`."""
     variable: str | None
+    """The variable, demangled; None when the symbol tables have no name for it."""
     relocation: str
+    """Type of the relocations, as in <elf.h>, e.g. "R_X86_64_TPOFF64"."""
     accesses: int | None
-    """Places in the code; None when the code was not searched."""
+    """Places in the code that use them; None when the code was not searched."""
     functions: tuple[str, ...]
+    """Functions with such a place, demangled."""
     object: str
     """The object that holds the relocations."""
     relocations: int
@@ -155,19 +258,40 @@ class Trigger(Record):
     """Whether the variable is the object's own; else it lies in another module, which pays."""
 
 
+class Provenance(Record):
+    """How an owner came into the file, as far as files beside it tell."""
+
+    owner: str
+    """The owner, as in `Share`."""
+    version: str | None
+    """Its release; None when no file tells."""
+    path: tuple[str, ...]
+    """From what one asked for to the owner, each needing the next."""
+    source: str
+    """The file that says so, e.g. "Cargo.lock"."""
+
+
 class TlsObject(Record):
     """The bill of one object's TLS segment; shares, padding and unattributed sum up to `size`."""
 
     object: str
+    """Link-map name or path of the object."""
     size: int
+    """Bytes of the segment (p_memsz)."""
     align: int
+    """Alignment of the segment in bytes."""
     model: str
     """Access models that the relocations show, e.g. "initial-exec", joined by "+"; "none" without any."""
     shares: tuple[Share, ...]
+    """Variable by variable, the largest first."""
     padding: int
+    """Bytes between variables that alignment explains."""
     unattributed: int
+    """Bytes that no symbol covers."""
     triggers: tuple[Trigger, ...]
-    provenance: tuple[str, ...]
+    """What forces the segment into the static block."""
+    provenance: tuple[Provenance, ...]
+    """How the owners came into the file; empty when no file beside it tells."""
     owners: tuple[Share, ...] = ()
     """The shares added up by owner, the largest first."""
     notes: tuple[str, ...] = ()
@@ -178,44 +302,62 @@ class Finding(Record):
     """Something worth knowing, with its rule."""
 
     rule: str
-    severity: str
+    """Name of the rule, one of `dlwhy.rules.RULES`."""
+    severity: Severity
+    """How much it matters."""
     object: str
+    """The object that it is about."""
     message: str
-    basis: str
+    """What was found, in one sentence."""
+    basis: Basis
+    """What it rests on."""
     citation: str
+    """Where the rule stands."""
 
 
 class Cure(Record):
     """A change that helps, proven by loading again with it in the model."""
 
     title: str
+    """The change in one line."""
     change: dict[str, object]
-    """Any of env (dict), steps (list), rebuild (text)."""
-    disposition: str
-    """"safe", "rebuild" or "risky"."""
+    """Any of env (variables to set), steps (the steps to take instead), rebuild (what to build anew)."""
+    disposition: Disposition
+    """What the change may harm."""
     proof: dict[str, str]
-    """outcome and basis."""
+    """The outcome with the change made, and its basis."""
     cost: str | None
+    """What it costs; None for nothing."""
     command: str | None
+    """A command line to try it with."""
 
 
 class NotCure(Record):
     """A change that people try and that cannot help here."""
 
     title: str
+    """The change in one line."""
     why: str
+    """Why it does not help."""
 
 
 class CheckReport(Record):
     """Answer of `check`."""
 
     host: HostReport
+    """The process that was modelled."""
     steps: tuple[Step, ...]
+    """The steps in order; empty when the question was whether the host starts."""
     static_tls: StaticTls | None
+    """The static TLS block after the last step; None when the process does not come so far."""
     tls: tuple[TlsObject, ...]
+    """The bills of the objects whose TLS segment made a step fail."""
     findings: tuple[Finding, ...]
+    """What else is worth knowing."""
     cures: tuple[Cure, ...]
+    """What helps, the best first."""
     not_cures: tuple[NotCure, ...]
+    """What people try in vain."""
     start_searches: tuple[Search, ...]
     """How the objects of the start-up were found."""
 
@@ -233,11 +375,25 @@ class CheckReport(Record):
         return worst([_EXIT_OF[o] for o in (self.host.startup.outcome, *(step.outcome for step in self.steps))])
 
 
+class FailedReport(Record):
+    """What `--each` tells of a file that dlwhy itself failed to examine."""
+
+    subject: str
+    """The file."""
+    error: str
+    """Why it was not examined, in one sentence."""
+
+    command = "check"
+    exit_status = EXIT_BROKEN
+
+
 class TlsFile(Record):
     """One file of `tls`: a bill, or why there is none."""
 
     path: str
+    """The file as it was named."""
     error: str | None
+    """Why it was not examined, in one sentence; None when it was."""
     tls: TlsObject | None
     """None for a file without a TLS segment, or on error."""
     triggers: tuple[Trigger, ...]
@@ -248,6 +404,7 @@ class TlsReport(Record):
     """Answer of `tls`."""
 
     files: tuple[TlsFile, ...]
+    """The files in the order in which they were named."""
 
     command = "tls"
 
@@ -265,19 +422,25 @@ class TreeNode(Record):
     name: str
     """The name by which it was asked for."""
     path: str | None
+    """The file; None for a missing one."""
     how: str
     """Why it was found there, as `Search.how`; for a missing one what the loader would say."""
-    state: str
-    """"first", "repeat" (drawn in full elsewhere), "cycle" (an ancestor of itself), "missing" or "broken"."""
+    state: State
+    """How the object is drawn here."""
     tries: tuple[Try, ...]
-    """Every place tried; filled for a missing or broken one, and for all with `-v`."""
+    """Every place that was tried, in the loader's order; empty for what was loaded already."""
     soname: str | None
+    """Its own name (DT_SONAME)."""
     tls_size: int
+    """Bytes of its TLS segment, 0 without one."""
     tls_align: int
+    """Alignment of its TLS segment in bytes, 0 without one."""
     tls_model: str | None
+    """Access models that its relocations show, as `TlsObject.model`; None without any."""
     static: bool
     """Whether this object's relocations force static TLS."""
     children: tuple[TreeNode, ...]
+    """What it needs, in the order of its DT_NEEDED; empty where it is drawn in full elsewhere."""
     at_startup: bool
     """Whether the host has it already before the first dlopen."""
 
@@ -286,15 +449,19 @@ class TreeReport(Record):
     """Answer of `tree`."""
 
     host: HostReport | None
+    """The process that was modelled."""
     root: TreeNode
+    """FILE, with what it needs below it."""
     objects: int
     """How many different objects are in the tree."""
     missing: int
+    """How many are missing."""
     tls_total: int
     """Bytes of TLS of all different objects together."""
     static_total: int
     """Bytes of those that are forced into the static block or start with the program."""
     error: str | None
+    """Why FILE was not examined, in one sentence; None when it was."""
 
     command = "tree"
 
