@@ -5,7 +5,6 @@ from __future__ import annotations
 from dlwhy.api import Host, Options
 from dlwhy.errors import DlwhyError, FilesError
 from dlwhy.files import Files
-from dlwhy.fixes import fixes
 from dlwhy.loader.faults import Death, Fault, Unknown
 from dlwhy.loader.link_map import EXECUTABLE, LinkMap
 from dlwhy.loader.objects import Objects
@@ -42,6 +41,8 @@ if TYPE_CHECKING:
 
 def check(steps: list[str], host: Host | None, options: Options) -> CheckReport:
     """Return the report of `check`. Raises `UsageError` and other `DlwhyError`."""
+    from dlwhy.fixes import fixes
+
     question = ask(steps, host, options)
     try:
         run = model(question)
@@ -214,7 +215,7 @@ def tree(file: str, host: Host | None, options: Options) -> TreeReport:
 
 
 def _tree(file: str, question: Question) -> TreeReport:
-    run = model(question.but(requests=()), relocate=False)  # what is found where does not depend on any symbol
+    run = model(question.but(requests=()), map_only=True)  # what is found where does not depend on any symbol
     host = _host(question, run)
     process = run.process
     name = question.requests[0].name if question.requests else None
@@ -246,6 +247,7 @@ class _Walk:
         self.from_start = from_start
         self.children: dict[int, list[tuple[str, LinkMap | None, str, tuple[Try, ...]]]] = {}
         self.seen: set[int] = set()
+        self.models: dict[int, tuple[str | None, bool]] = {}
         self.missing = self.tls_total = self.static_total = 0
 
     def enter(self, name: str, loader: LinkMap, needed_by: LinkMap | None) -> tuple[LinkMap | None, Exception | None]:
@@ -300,23 +302,30 @@ class _Walk:
         except DlwhyError:
             return ()
 
+    def model(self, at: LinkMap) -> tuple[str | None, bool]:
+        """Return the TLS access models of an object, and whether they force its own or another's TLS to be static."""
+        from dlwhy.elf.tls import tls_relocations
+
+        found = self.models.get(id(at))
+        if found is None:
+            try:
+                relocations = tls_relocations(at.elf) if at.elf is not None else None
+            except DlwhyError:
+                relocations = None
+            found = ("+".join(relocations.models) or None, bool(relocations.tpoff)) if relocations is not None else (None, False)
+            if found[0] is None and at.tls is not None and at.tls.memsz and at.type == EXECUTABLE:
+                found = ("local-exec", True)
+            self.models[id(at)] = found
+        return found
+
     def node(
         self, at: LinkMap, name: str, how: str, above: tuple[LinkMap, ...], tries: tuple[Try, ...] = ()
     ) -> TreeNode:
         """Return the drawn form of an object; its children only where it is met first."""
-        from dlwhy.elf.tls import tls_relocations
-
         at_startup = id(at) in self.start
         state = "cycle" if any(at is one for one in above) else "repeat" if id(at) in self.seen else "first"
         size = at.tls.memsz if at.tls is not None else 0
-        try:
-            relocations = tls_relocations(at.elf) if at.elf is not None else None
-        except DlwhyError:
-            relocations = None
-        model_ = "+".join(relocations.models) if relocations is not None and relocations.models else None
-        static = bool(relocations is not None and relocations.tpoff)
-        if model_ is None and size and at.type == EXECUTABLE:
-            model_, static = "local-exec", True
+        model_, static = self.model(at)
         children: list[TreeNode] = []
         if state == "first":
             self.seen.add(id(at))

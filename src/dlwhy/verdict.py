@@ -29,11 +29,11 @@ class Run(Record):
     start_searches: tuple[Search, ...]
 
 
-def model(question: Question, env: dict[str, str] | None = None, relocate: bool = True) -> Run:
+def model(question: Question, env: dict[str, str] | None = None, map_only: bool = False) -> Run:
     """Run the question through the model, with another environment when one is given.
 
-    Without `relocate` everything that the program starts with is mapped and no more: the start is undecided then, with
-    no `startup_kind` unless it failed before, and there can be no steps.
+    With `map_only` everything that the program starts with is mapped and no more: the start is undecided then, with no
+    `startup_kind` unless it failed before, and there can be no steps.
     """
     settings = question.settings if env is None else question.settings.but(env=env)
     if question.missing is not None:
@@ -49,7 +49,7 @@ def model(question: Question, env: dict[str, str] | None = None, relocate: bool 
     message: str | None = None
     status: int | None = None
     try:
-        start(process, question.program, relocate)
+        start(process, question.program, map_only)
     except StartFailed as failed:
         outcome, kind, because, object_, message, status = (
             FAILS,
@@ -73,7 +73,7 @@ def model(question: Question, env: dict[str, str] | None = None, relocate: bool 
     loaded = (
         tuple(one.name or settings.program or settings.argv0 for one in process.base.maps) if outcome == LOADS else ()
     )
-    startup = Startup(outcome if relocate or outcome != LOADS else UNDECIDED, message, status, loaded)
+    startup = Startup(UNDECIDED if map_only and outcome == LOADS else outcome, message, status, loaded)
     searches = _searches(process)
     if outcome != LOADS:
         why = "the program itself does not start" if outcome != UNDECIDED else because or ""

@@ -24,17 +24,17 @@ class StartFailed(Exception):
         self.message, self.status, self.because, self.kind, self.object = message, status, because, kind, object_
 
 
-def start(process: Process, program: Elf | None, relocate: bool = True) -> None:
+def start(process: Process, program: Elf | None, map_only: bool = False) -> None:
     """Load and relocate everything the program starts with. `program` is None for `plain`.
 
-    Without `relocate` it ends before the first relocation, which no search or mapping depends on.
+    With `map_only` it ends where everything is mapped: nothing that follows has a part in what is found where.
     Raises `StartFailed`, `Death`, `Unknown`.
     """
     settings = process.settings
     try:
-        _start(process, program)
-        if relocate:
-            _relocate(process)
+        auditors = _map(process, program)
+        if not map_only:
+            _finish(process, bool(auditors))
     except Fault as fault:
         occasion = fault.at_startup(settings.argv0)
         raise StartFailed(
@@ -45,7 +45,8 @@ def start(process: Process, program: Elf | None, relocate: bool = True) -> None:
         one.init_called = True
 
 
-def _start(process: Process, program: Elf | None) -> None:
+def _map(process: Process, program: Elf | None) -> list[str]:
+    """Map everything; the auditors that were loaded (before all else, and with the static TLS laid out for them)."""
     settings, space = process.settings, process.base
     main = LinkMap("", "", program, EXECUTABLE, None)
     main.program_name = settings.argv0
@@ -77,7 +78,13 @@ def _start(process: Process, program: Elf | None) -> None:
     for one in main.searchlist.maps:
         one.global_ = True
     _place_rtld(space, main, rtld)
+    return auditors
 
+
+def _finish(process: Process, laid_out: bool) -> None:
+    """Check the versions, lay out static TLS unless auditors had it laid out before, relocate."""
+    settings, space, main = process.settings, process.base, process.program
+    assert main is not None
     faults: list[Fault] = []
     for one in list(space.maps):
         if one.elf is not None:
@@ -90,13 +97,8 @@ def _start(process: Process, program: Elf | None) -> None:
     if process.libc.isa_level_checked:
         for one in reversed(main.searchlist.maps):
             process.check_level(one)
-    if not auditors:
+    if not laid_out:
         process.lay_out_tls(0)
-
-
-def _relocate(process: Process) -> None:
-    space, main = process.base, process.program
-    assert main is not None
     order = [one for one in reversed(main.initfini) if not one.relocated]
     if process.libc.libc_relocated_first and space.libc is not None:
         order = [space.libc, *(one for one in order if one is not space.libc)]
