@@ -4,6 +4,8 @@ DlwhyError                 base of all
 +-- UsageError             the question cannot be asked so (exit status 2)
 +-- FilesError             a file cannot be opened or read, with the operating system's reason
 +-- ElfError               bytes that break a rule of the format: path, offset, rule
+|   +-- OutOfBounds        a read that would leave the file
+|   +-- TooLarge           more than an honest file can hold; what it means was not worked out
 +-- UnsupportedError       a well-formed question that no row of data covers yet
 """
 
@@ -42,6 +44,13 @@ class ElfError(DlwhyError):
 
 class OutOfBounds(ElfError):
     """A read that would leave the file: the file is shorter than its tables claim."""
+
+
+class TooLarge(ElfError):
+    """More records, names or bytes than an honest file of this size has: dlwhy reads no further, and so does not know.
+
+    Unlike its siblings it says nothing of what a loader would do with these bytes.
+    """
 
 
 class UnsupportedError(DlwhyError):

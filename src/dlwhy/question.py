@@ -76,7 +76,7 @@ def parse_step(text: str) -> Request:
     head, colon, rest = text.partition(":")
     if colon and head in ("close", "sym", "call"):
         number, _, name = rest.partition(":")
-        if not number.isdigit() or int(number) < 1 or (head != "close") != bool(name):
+        if not number.isdecimal() or len(number) > 9 or int(number) < 1 or (head != "close") != bool(name):
             wanted = "close:N" if head == "close" else f"{head}:N:NAME"
             raise UsageError(f"step {text!r}: write {wanted}, N being the number of an earlier step")
         return Request(text, head, name, 0, False, int(number))
@@ -100,10 +100,18 @@ def mode_words(mode: int, new_namespace: bool) -> str:
 
 def ask(steps: list[str], host: Host | None, options: Options) -> Question:
     """Return the question. Raises `UsageError`, `FilesError`, `ElfError`."""
-    files = Files(options.sysroot or "/")
     if options.sysroot is not None and not os.path.isdir(options.sysroot):
         raise UsageError(f"--sysroot {options.sysroot}: no such directory")
-    objects = Objects(files)
+    files = Files(options.sysroot or "/")
+    try:
+        return _ask(steps, host, options, Objects(files))
+    except DlwhyError:
+        files.close()
+        raise
+
+
+def _ask(steps: list[str], host: Host | None, options: Options, objects: Objects) -> Question:
+    files = objects.files
     cwd = options.cwd or ("/" if files.root else os.getcwd())
     requests = [parse_step(step) for step in steps]
     for number, request in enumerate(requests, 1):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat as stat_bits
 
-from dlwhy.errors import FilesError, OutOfBounds
+from dlwhy.errors import FilesError, OutOfBounds, TooLarge
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 HEAD = 8192
 """Bytes read when a file is opened."""
+LARGEST_READ = 1 << 28
+"""Bytes of one read at most. Larger tables are read in pieces; a single table beyond this is no honest one."""
 
 
 class View:
@@ -39,13 +41,19 @@ class View:
         self.head = data
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return exactly `size` bytes at `offset`. Raises `OutOfBounds` naming offset, size and limit."""
+        """Return exactly `size` bytes at `offset`. Raises `OutOfBounds` naming offset, size and limit, or `TooLarge`."""
         end = offset + size
         if end <= len(self.head) and offset >= 0 <= size:
             return self.head[offset:end]
         if offset < 0 or size < 0 or end > self.size:
             raise OutOfBounds(self.path, offset, f"{size} bytes wanted, but the file ends at {self.size:#x}")
+        if size > LARGEST_READ:
+            raise TooLarge(self.path, offset, f"one table of {size} bytes, where dlwhy reads at most {LARGEST_READ}")
         return self._fetch(offset, size)
+
+    def read_into(self, buffer: bytearray, offset: int) -> None:
+        """Fill `buffer` from `offset`, without a new object where that can be. Raises `OutOfBounds`."""
+        buffer[:] = self.read(offset, len(buffer))
 
     def some(self, offset: int, size: int) -> bytes:
         """Return up to `size` bytes at `offset`: fewer at the end of the file, none behind it."""
@@ -58,6 +66,17 @@ class View:
 
     def close(self) -> None:
         """Release what the view holds. Reading again opens the file again."""
+
+
+_MEM_MAJOR = 1
+"""Device number of null, zero and full (kernel Documentation/admin-guide/devices.txt): they answer at once."""
+
+
+def _answers(stat: os.stat_result) -> bool:
+    """Whether reading what is no regular file returns at once and takes nothing away from anybody."""
+    if stat_bits.S_ISCHR(stat.st_mode):
+        return os.major(stat.st_rdev) == _MEM_MAJOR and os.minor(stat.st_rdev) in (3, 5, 7)
+    return stat_bits.S_ISDIR(stat.st_mode)
 
 
 class FileView(View):
@@ -75,31 +94,44 @@ class FileView(View):
         self.mtime_ns = stat.st_mtime_ns
         self.regular = stat_bits.S_ISREG(stat.st_mode)
         self.read_errno = 0
-        try:
-            self.head = os.pread(fd, HEAD, 0)
-        except OSError as error:
-            self.head = b""
-            self.read_errno = error.errno or 0
+        self.head = b""
+        if self.regular or _answers(stat):
+            try:
+                self.head = os.pread(fd, HEAD, 0)
+            except OSError as error:
+                self.read_errno = error.errno or 0
         if not self.regular or len(self.head) < min(HEAD, self.size):
             self.size = len(self.head)
 
     def _fetch(self, offset: int, size: int) -> bytes:
-        data = os.pread(self._descriptor(), size, offset)
+        data = self._pread(size, offset)
         while len(data) < size:
-            more = os.pread(self._descriptor(), size - len(data), offset + len(data))
+            more = self._pread(size - len(data), offset + len(data))
             if not more:
                 raise OutOfBounds(self.path, offset, f"{size} bytes wanted, but the file shrank meanwhile")
             data += more
         return data
 
-    def read_into(self, buffer: memoryview, offset: int) -> None:
-        """Fill `buffer` from `offset` without a new object. Raises `OutOfBounds` when the file is too short."""
-        done = 0
-        while done < len(buffer):
-            got = os.preadv(self._descriptor(), [buffer[done:]], offset + done)
-            if not got:
-                raise OutOfBounds(self.path, offset, f"{len(buffer)} bytes wanted, but the file ends before")
-            done += got
+    def _pread(self, size: int, offset: int) -> bytes:
+        try:
+            return os.pread(self._descriptor(), size, offset)
+        except OSError as error:
+            raise FilesError(self.path, error.errno or 0, f"cannot be read: {error.strerror}") from None
+
+    def read_into(self, buffer: bytearray, offset: int) -> None:
+        size = len(buffer)
+        if offset < 0 or offset + size > self.size:
+            raise OutOfBounds(self.path, offset, f"{size} bytes wanted, but the file ends at {self.size:#x}")
+        with memoryview(buffer) as window:
+            done = 0
+            while done < size:
+                try:
+                    got = os.preadv(self._descriptor(), [window[done:]], offset + done)
+                except OSError as error:
+                    raise FilesError(self.path, error.errno or 0, f"cannot be read: {error.strerror}") from None
+                if not got:
+                    raise OutOfBounds(self.path, offset, f"{size} bytes wanted, but the file shrank meanwhile")
+                done += got
 
     def _descriptor(self) -> int:
         if self._fd < 0:

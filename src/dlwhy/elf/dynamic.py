@@ -1,7 +1,7 @@
 """Dynamic: the dynamic section as the loader reads it (gABI ch. 5; glibc elf/get-dynamic-info.h).
 
-Read from the PT_DYNAMIC address up to the first DT_NULL; of a tag that stands twice the last one counts, except
-DT_NEEDED, DT_AUXILIARY and DT_FILTER, which are lists.
+Read from the PT_DYNAMIC address up to the first DT_NULL, whatever p_filesz says; of a tag that stands twice the last
+one counts, except DT_NEEDED, DT_AUXILIARY and DT_FILTER, which are lists.
 """
 
 from __future__ import annotations
@@ -23,22 +23,40 @@ from dlwhy.elf.constants import (
     DT_STRTAB,
     DT_SYMBOLIC,
 )
-from dlwhy.errors import ElfError
+from dlwhy.errors import ElfError, TooLarge
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dlwhy.elf.file import Elf
 
 _LISTS = (DT_NEEDED, DT_AUXILIARY, DT_FILTER)
-_CHUNK = 4096
-_MAX_ENTRIES = 65536
+_MAX_SIZE = 1 << 20
+"""Bytes of entries looked at before DT_NULL (honest dynamic sections stay below a few KiB)."""
 _MAX_STRING = 1 << 20
+_STRING_BUDGET = 16
+"""All strings together: at most this many times DT_STRSZ, and a megabyte."""
+
+
+def _entries(elf: Elf, vaddr: int, offset: int, filesz: int) -> Iterator[tuple[int, int]]:
+    """Yield (tag, value) for as long as somebody asks. Raises `ElfError` where nothing is mapped any more."""
+    dyn = elf.layout.dyn
+    size = min(filesz, _MAX_SIZE)
+    data = elf.around(vaddr, size) if elf.loads else elf.view.some(offset, size)
+    done = len(data) - len(data) % dyn.size
+    yield from dyn.iter_unpack(data[:done])
+    while elf.loads:  # no DT_NULL so far: the loader goes on
+        if done >= _MAX_SIZE:
+            raise TooLarge(elf.path, -1, f"the dynamic section has no DT_NULL within {_MAX_SIZE} bytes")
+        yield dyn.unpack(elf.at(vaddr + done, dyn.size))  # type: ignore[misc]
+        done += dyn.size
 
 
 class Dynamic:
     """Tags and strings of one object's dynamic section."""
 
-    __slots__ = ("_elf", "_strtab", "entries", "lists", "tags")
+    __slots__ = ("_budget", "_elf", "_strings", "_strtab", "lists", "tags")
 
     def __init__(self, elf: Elf, vaddr: int, offset: int, filesz: int) -> None:
         self._elf = elf
@@ -46,35 +64,46 @@ class Dynamic:
         """Tag -> value; of a repeated tag the last."""
         self.lists: list[tuple[int, int]] = []
         """(tag, string offset) of DT_NEEDED, DT_AUXILIARY and DT_FILTER, in file order."""
-        lay = elf.layout
-        if elf.offset_of(vaddr) is None and not elf.loads:
-            data = elf.view.some(offset, min(filesz, 1 << 20))
-        else:
-            data = elf.at(vaddr, min(filesz - filesz % lay.dyn.size, 1 << 20))
         tags, lists = self.tags, self.lists
-        for tag, value in lay.dyn.iter_unpack(data[: len(data) - len(data) % lay.dyn.size]):
+        for tag, value in _entries(elf, vaddr, offset, filesz):
             if tag in _LISTS:
                 lists.append((tag, value))
             elif tag == 0:
                 break
             tags[tag] = value
-        self._strtab: tuple[int, int] = (tags.get(DT_STRTAB, 0), tags.get(DT_STRSZ, 0))
+        self._strtab = tags.get(DT_STRTAB, 0)
+        self._strings: dict[int, bytes] = {}
+        self._budget = _STRING_BUDGET * min(tags.get(DT_STRSZ, 0), elf.view.size) + _MAX_STRING
 
     def get(self, tag: int, default: int = 0) -> int:
         """Return the value of `tag`, or `default`."""
         return self.tags.get(tag, default)
 
     def raw_string(self, offset: int) -> bytes:
-        """Return the NUL-terminated string at `offset` of DT_STRTAB. Raises `ElfError` when it leaves the file."""
-        place = self._strtab[0] + offset
+        """Return the NUL-terminated string at `offset` of DT_STRTAB.
+
+        Raises `ElfError` when it leaves what is mapped of the file, `TooLarge` when strings go beyond an honest total.
+        """
+        found = self._strings.get(offset)
+        if found is None:
+            found = self._strings[offset] = self._cut(offset)
+            self._budget -= len(found)
+            if self._budget < 0:
+                raise TooLarge(self._elf.path, -1, f"strings of DT_STRTAB overlap to more than {_STRING_BUDGET} times it")
+        return found
+
+    def _cut(self, offset: int) -> bytes:
+        place = self._strtab + offset
         size = 64
         while True:
             window = self._elf.around(place, size)
             end = window.find(b"\0")
             if end >= 0:
                 return window[:end]
-            if len(window) < size or size > _MAX_STRING:
+            if len(window) < size:
                 raise ElfError(self._elf.path, -1, f"the string at {offset:#x} of DT_STRTAB has no end in the file")
+            if size > _MAX_STRING:
+                raise TooLarge(self._elf.path, -1, f"the string at {offset:#x} of DT_STRTAB is longer than {size} bytes")
             size *= 8
 
     def string(self, offset: int) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dlwhy.elf.constants import PT_DYNAMIC, PT_INTERP, PT_LOAD, PT_TLS
 from dlwhy.elf.machine import Machine, machine
 from dlwhy.elf.records import Layout, layout
-from dlwhy.errors import ElfError, OutOfBounds
+from dlwhy.errors import ElfError, OutOfBounds, TooLarge
 from dlwhy.record import Record
+from dlwhy.view import LARGEST_READ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     from dlwhy.elf.versions import Versions
     from dlwhy.view import View
 
-PHDR_LIMIT = 65535
 _PAGE = 4096
+_MAX_SECTIONS = 1 << 18
+_MAX_SECTION_NAME = 256
 
 
 class Segment(Record):
@@ -179,8 +181,8 @@ class Elf:
     def at(self, vaddr: int, size: int) -> bytes:
         """Return `size` bytes of the mapped object at `vaddr`, zeros where a segment has no bytes in the file.
 
-        Raises `OutOfBounds` where the file ends before the page (the process would get SIGBUS) and `ElfError` where
-        nothing is mapped (SIGSEGV).
+        Raises `OutOfBounds` where the file ends before the page (the process would get SIGBUS), `ElfError` where
+        nothing is mapped (SIGSEGV), and `TooLarge`.
         """
         for row in self.loads:
             start = row[3]
@@ -191,11 +193,15 @@ class Elf:
                     return self._bytes(offset, size)
                 end = max(row[5], row[6])
                 end = start + end + (-(start + end) % _PAGE)
+                if size > LARGEST_READ:
+                    break
                 if vaddr + size <= end:
                     if have <= 0:
                         return bytes(size)
                     return self._bytes(offset, have) + bytes(size - have)
                 break
+        if size > LARGEST_READ:
+            raise TooLarge(self.path, -1, f"one table of {size} bytes, where dlwhy reads at most {LARGEST_READ}")
         for row in self.loads:  # the rest of a segment's first and last page is mapped too
             start = row[3] & -_PAGE
             end = row[3] + row[5] + (-(row[3] + row[5]) % _PAGE)
@@ -214,11 +220,33 @@ class Elf:
         raise OutOfBounds(view.path, offset, f"{size} bytes are mapped from here, but the file ends at {view.size:#x}")
 
     def around(self, vaddr: int, limit: int) -> bytes:
-        """Return up to `limit` bytes from `vaddr` on, as far as the file has them: a window to parse in."""
+        """Return up to `limit` bytes of the mapped object from `vaddr` on: a window to parse in.
+
+        Short where the mapping of the file ends; of the zeros that a segment has in memory only, one page at most.
+        """
         for row in self.loads:
             if row[3] <= vaddr < row[3] + row[5]:
+                have = row[3] + row[5] - vaddr
+                data = self.view.some(vaddr - row[3] + row[2], min(limit, have))
+                return data if len(data) == limit else data + self._behind(row, vaddr + len(data), limit - len(data))
+        for row in self.loads:
+            if row[3] & -_PAGE <= vaddr < row[3]:  # the rest of a segment's first page is mapped too
                 return self.view.some(vaddr - row[3] + row[2], min(limit, row[3] + row[5] - vaddr))
+            end = row[3] + max(row[5], row[6])
+            if row[3] <= vaddr < end + -end % _PAGE:
+                return self._behind(row, vaddr, limit)
         return b""
+
+    def _behind(self, row: tuple[int, ...], vaddr: int, limit: int) -> bytes:
+        """Up to `limit` bytes, and to the end of a page, of a segment from where it has no bytes of its own."""
+        end, view = row[3] + row[5], self.view
+        rest = min(limit, -vaddr % _PAGE or _PAGE)
+        offset = vaddr - row[3] + row[2]
+        if vaddr < end:  # the file ends early: the kernel fills its last page with zeros
+            return bytes(min(limit, -offset % _PAGE)) if offset <= view.size + -view.size % _PAGE else b""
+        if row[6] > row[5]:
+            return bytes(rest)
+        return view.some(offset, min(limit, -vaddr % _PAGE)) if vaddr - end < _PAGE else b""
 
     # -- what hangs from the program headers ---------------------------------------------------------------------
 
@@ -275,7 +303,7 @@ class Elf:
             count = first[5]  # gABI ch. 4: the real number is in sh_size of section 0
         if strndx == 0xFFFF:
             strndx = first[6]
-        if count * lay.shdr.size > self.view.size:
+        if count > _MAX_SECTIONS or count * lay.shdr.size > self.view.size:
             return ()
         rows = list(lay.shdr.iter_unpack(self.view.read(self.shoff, count * lay.shdr.size)))
         names = b""
@@ -283,8 +311,8 @@ class Elf:
             names = self.view.some(rows[strndx][4], min(rows[strndx][5], 1 << 24))
         result = []
         for row in rows:
-            end = names.find(b"\0", row[0])
-            name = names[row[0] : min(end, row[0] + 4096)].decode("utf-8", "surrogateescape") if end >= 0 else ""
+            end = names.find(b"\0", row[0], row[0] + _MAX_SECTION_NAME)
+            name = names[row[0] : end].decode("utf-8", "surrogateescape") if end >= 0 else ""
             result.append(Section(name, *row[1:]))
         return tuple(result)
 

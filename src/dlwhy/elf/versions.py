@@ -1,13 +1,13 @@
 """Symbol versions: verneed, verdef, versym (LSB Core, Symbol Versioning; glibc elf/dl-version.c).
 
-Chains are followed as far as the bytes of the file go, never further than their number allows: a next offset of zero
-ends a chain whatever the count says.
+Chains are followed as far as the bytes of the file go, as the loader does: a next offset of zero ends a chain, whatever
+the count beside it says. Offsets are unsigned, so no chain loops; tables that share records are cut off by their number.
 """
 
 from __future__ import annotations
 
 from dlwhy.elf.constants import DT_VERDEF, DT_VERNEED, DT_VERSYM, VERSYM_HIDDEN
-from dlwhy.errors import ElfError
+from dlwhy.errors import ElfError, TooLarge
 from dlwhy.record import Record
 
 TYPE_CHECKING = False
@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from struct import Struct
 
     from dlwhy.elf.file import Elf
-
-_MAX_RECORDS = 65536
-
 
 class Need(Record):
     """One version that an object needs of a file."""
@@ -43,7 +40,7 @@ class Definition(Record):
 class Versions:
     """The version tables of one object; all three may be missing."""
 
-    __slots__ = ("_by_index", "_elf", "_needs", "_versym", "defines", "need_files", "verdef_version", "verneed_version")
+    __slots__ = ("_by_index", "_defined", "_elf", "_left", "_versym", "defines", "need_files", "verdef_version", "verneed_version")
 
     def __init__(self, elf: Elf) -> None:
         self._elf = elf
@@ -56,6 +53,9 @@ class Versions:
         self.defines: tuple[Definition, ...] | None = None
         """The versions defined, or None without a verdef section."""
         self._versym: bytes | None = None
+        self._left = elf.view.size // 16 + 1
+        """Records that may still be read: an honest one has at least sixteen bytes of its own."""
+        self._defined: frozenset[tuple[int, str]] | None = None
         self._by_index: dict[int, tuple[str, int, bool, str | None]] | None = None
         if DT_VERNEED in tags:
             self.need_files = self._read_needs(tags[DT_VERNEED])
@@ -67,15 +67,24 @@ class Versions:
         """Every need of every file, in file order."""
         return tuple(need for _, needs in self.need_files for need in needs)
 
+    @property
+    def defined(self) -> frozenset[tuple[int, str]]:
+        """(hash, name) of every version defined."""
+        if self._defined is None:
+            self._defined = frozenset((one.hash, one.name) for one in self.defines or ())
+        return self._defined
+
     def _records(self, window: _Window, kind: Struct, offset: int, next_field: int) -> list[tuple[int, tuple[int, ...]]]:
         result = []
-        for _ in range(_MAX_RECORDS):
+        while True:
+            self._left -= 1
+            if self._left < 0:
+                raise TooLarge(self._elf.path, -1, "the version tables have more records than the file has room for")
             row = kind.unpack(window.read(offset, kind.size))
             result.append((offset, row))
             if not row[next_field]:
                 return result
             offset += row[next_field]
-        raise ElfError(self._elf.path, -1, f"a version table has more than {_MAX_RECORDS} records")
 
     def _read_needs(self, vaddr: int) -> tuple[tuple[str, tuple[Need, ...]], ...]:
         lay, window = self._elf.layout, _Window(self._elf, vaddr)
@@ -137,8 +146,11 @@ class Versions:
         return self._by_index
 
 
+_WINDOW = 1 << 20
+
+
 class _Window:
-    """Bytes of a table whose length is not written anywhere: grows as it is read."""
+    """Bytes of a table whose length is not written anywhere: grows as it is read, up to a megabyte."""
 
     __slots__ = ("_data", "_elf", "_vaddr")
 
@@ -149,7 +161,11 @@ class _Window:
     def read(self, offset: int, size: int) -> bytes:
         end = offset + size
         if end > len(self._data):
-            self._data = self._elf.around(self._vaddr, 2 * end)
+            if end <= _WINDOW:
+                self._data = self._elf.around(self._vaddr, 2 * end)
             if end > len(self._data):
+                data = self._elf.around(self._vaddr + offset, size)
+                if len(data) == size:
+                    return data
                 raise ElfError(self._elf.path, -1, f"a version table at address {self._vaddr:#x} leaves the file")
         return self._data[offset:end]

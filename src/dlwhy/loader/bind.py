@@ -358,10 +358,9 @@ def _first_version(elf: Elf) -> int:
 def _check_one(
     name: str, hash_: int, weak: bool, provider: LinkMap, of: LinkMap, notice: list[str] | None, program: str
 ) -> Fault | None:
-    assert provider.elf is not None
-    versions = provider.elf.versions
-    defines = versions.defines
-    if defines is None:
+    versions = provider.elf.versions if provider.elf is not None else None  # None: `plain`, which defines no version
+    defines = versions.defines if versions is not None else None
+    if versions is None or defines is None:
         if notice is not None:
             notice.append(f"{program}: {provider.shown}: no version information available (required by {of.shown})")
         return None
@@ -372,7 +371,7 @@ def _check_one(
             f"unsupported version {versions.verdef_version} of Verdef record",
             provider.shown,
         )
-    if any(one.hash == hash_ and one.name == name for one in defines):
+    if (hash_, name) in versions.defined:
         return None
     if weak:
         if notice is not None:

@@ -166,6 +166,9 @@ class Cache:
         return found
 
 
+_SIGN = 1 << 31
+
+
 def compare(one: bytes, two: bytes) -> int:
     """Compare two sonames as _dl_cache_libcmp does: digit runs are numbers, and a digit sorts above any other."""
     if one == two:
@@ -179,11 +182,11 @@ def compare(one: bytes, two: bytes) -> int:
                 return 1
             x = y = 0
             while i < len(one) and 48 <= one[i] <= 57:
-                x, i = x * 10 + one[i] - 48, i + 1
+                x, i = x * 10 + one[i] - 48 & 0xFFFFFFFF, i + 1  # an int, which wraps
             while j < len(two) and 48 <= two[j] <= 57:
-                y, j = y * 10 + two[j] - 48, j + 1
+                y, j = y * 10 + two[j] - 48 & 0xFFFFFFFF, j + 1
             if x != y:
-                return x - y
+                return 1 if (x ^ _SIGN) > (y ^ _SIGN) else -1
         elif 48 <= b <= 57:
             return -1
         elif a != b:

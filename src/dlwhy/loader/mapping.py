@@ -26,7 +26,7 @@ from dlwhy.elf.constants import (
     PT_NOTE,
 )
 from dlwhy.elf.file import Elf
-from dlwhy.errors import ElfError, OutOfBounds
+from dlwhy.errors import ElfError, OutOfBounds, TooLarge
 from dlwhy.loader.faults import Death, Fault, Unknown
 
 TYPE_CHECKING = False
@@ -47,7 +47,9 @@ behind the first one has no address at all."""
 
 
 def died_reading(error: ElfError, stage: str) -> Exception:
-    """Return how the process ends when the loader reads what `error` says is not there."""
+    """Return how the process ends when the loader reads what `error` says is not there; `Unknown` for `TooLarge`."""
+    if isinstance(error, TooLarge):
+        return Unknown(f"what the loader makes of {error}", stage)
     if isinstance(error, OutOfBounds):
         return Death(
             "signal",

@@ -133,8 +133,9 @@ class Objects:
             from dlwhy.files import Files
 
             vendor, flags = "", frozenset[str]()
+            own = Files()
             try:
-                text = Files().open("/proc/cpuinfo").head.decode("ascii", "replace")
+                text = own.open("/proc/cpuinfo").head.decode("ascii", "replace")
                 for line in text.splitlines():
                     key, _, value = line.partition(":")
                     if key.strip() == "vendor_id" and not vendor:
@@ -143,5 +144,6 @@ class Objects:
                         flags = frozenset(value.split())
             except DlwhyError:
                 pass
+            own.close()
             self._cpu = (vendor, flags)
         return self._cpu
