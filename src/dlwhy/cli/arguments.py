@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 
 COMMANDS: dict[str, str] = {
     "check": "would these loads succeed, in this order, in that process, and if not: why, who, what cures it",
@@ -20,13 +22,31 @@ exit status: 0 would load; 10 would fail or die; 11 undecided, with the missing 
 3 nothing to examine"""
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """The text of --help. argparse makes one for every option, and would import shutil (1.2 ms) to ask for the width."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_width() - 2)
+
+
+def _width() -> int:
+    """Columns, as shutil.get_terminal_size finds them."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdigit() and int(columns) > 0:
+        return int(columns)
+    try:
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80  # type: ignore[union-attr]
+    except (AttributeError, OSError, ValueError):  # closed, or none, or no terminal
+        return 80
+
+
 def build(command: str | None) -> argparse.ArgumentParser:
     """Return the parser of one command, or of `dlwhy` itself for None."""
     if command is None:
         lines = "\n".join(f"  {name:8}{text}" for name, text in COMMANDS.items())
         parser = argparse.ArgumentParser(
             prog="dlwhy",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Formatter,
             description="The dynamic-linker detective: will a native library load in a given process, and if not, why?",
             epilog=f"commands:\n{lines}\n\n`dlwhy COMMAND --help` tells more. Nothing under examination is executed or loaded.",
         )
@@ -35,7 +55,7 @@ def build(command: str | None) -> argparse.ArgumentParser:
         return parser
     parser = argparse.ArgumentParser(
         prog=f"dlwhy {command}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Formatter,
         description=COMMANDS[command][0].upper() + COMMANDS[command][1:] + "?",
         epilog=f"{_STEP}\n\n{_STATUS}" if command == "check" else _STATUS,
     )
