@@ -40,6 +40,10 @@ FEATURES: dict[str, tuple[tuple[tuple[int, int], Any, str], ...]] = {
         ((2, 17), False, ""),
         ((2, 41), True, "sysdeps/unix/sysv/linux/dl-extra_tls.h [M]"),
     ),
+    "guard_beside_stack": (
+        ((2, 17), False, "nptl/allocatestack.c, allocate_stack: the guard comes out of the stack asked for"),
+        ((2, 27), True, "nptl/allocatestack.c, allocate_stack: it is added to it; bug 22637 [M 2.36]"),
+    ),
     "audit_lays_out_first": (
         ((2, 17), True, "elf/rtld.c, dl_main: init_tls before _dl_map_object_deps with an audit list [M]"),
     ),
