@@ -154,9 +154,11 @@ class DictFiles(Files):
         self._data = dict(data)
 
     def resolve(self, path: str) -> str:
+        """Return `path` normalised; a dict has no links."""
         return os.path.normpath(path)
 
     def open(self, path: str) -> View:
+        """Return the bytes of `path`. Raises `FilesError` (ENOENT)."""
         self.reads[path] = self.reads.get(path, 0) + 1
         data = self._data.get(os.path.normpath(path))
         if data is None:
@@ -164,17 +166,21 @@ class DictFiles(Files):
         return View(path, data)
 
     def kind(self, path: str) -> str | None:
+        """Return "file" or "directory" (of what has files below it), else None."""
         norm = os.path.normpath(path)
         if norm in self._data:
             return "file"
         return "directory" if any(name.startswith(norm.rstrip("/") + "/") for name in self._data) else None
 
     def executable(self, path: str) -> bool:
+        """Whether there is such a file: a dict keeps no modes."""
         return self.kind(path) == "file"
 
-    def link(self, path: str) -> str | None:
+    def link(self, path: str) -> str | None:  # noqa: ARG002 -- the shape of Files
+        """Return None: a dict has no links."""
         return None
 
     def listing(self, path: str) -> list[str]:
+        """Return the names directly below `path`, sorted."""
         prefix = os.path.normpath(path).rstrip("/") + "/"
         return sorted({name[len(prefix) :].split("/")[0] for name in self._data if name.startswith(prefix)})

@@ -41,7 +41,10 @@ class View:
         self.head = data
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return exactly `size` bytes at `offset`. Raises `OutOfBounds` naming offset, size and limit, or `TooLarge`."""
+        """Return exactly `size` bytes at `offset`.
+
+        Raises `OutOfBounds` naming offset, size and limit, `TooLarge`, and `FilesError` when reading fails.
+        """
         end = offset + size
         if end <= len(self.head) and offset >= 0 <= size:
             return self.head[offset:end]
@@ -118,7 +121,7 @@ class FileView(View):
         except OSError as error:
             raise FilesError(self.path, error.errno or 0, f"cannot be read: {error.strerror}") from None
 
-    def read_into(self, buffer: bytearray, offset: int) -> None:
+    def read_into(self, buffer: bytearray, offset: int) -> None:  # noqa: D102 -- as above
         size = len(buffer)
         if offset < 0 or offset + size > self.size:
             raise OutOfBounds(self.path, offset, f"{size} bytes wanted, but the file ends at {self.size:#x}")
@@ -143,7 +146,7 @@ class FileView(View):
             self._fd = fd
         return self._fd
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: D102 -- as above
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

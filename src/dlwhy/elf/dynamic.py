@@ -49,7 +49,7 @@ def _entries(elf: Elf, vaddr: int, offset: int, filesz: int) -> Iterator[tuple[i
     while elf.loads:  # no DT_NULL so far: the loader goes on
         if done >= _MAX_SIZE:
             raise TooLarge(elf.path, -1, f"the dynamic section has no DT_NULL within {_MAX_SIZE} bytes")
-        yield dyn.unpack(elf.at(vaddr + done, dyn.size))  # type: ignore[misc]
+        yield dyn.unpack(elf.at(vaddr + done, dyn.size))
         done += dyn.size
 
 
@@ -89,7 +89,7 @@ class Dynamic:
             found = self._strings[offset] = self._cut(offset)
             self._budget -= len(found)
             if self._budget < 0:
-                raise TooLarge(self._elf.path, -1, f"strings of DT_STRTAB overlap to more than {_STRING_BUDGET} times it")
+                raise TooLarge(self._elf.path, -1, f"strings overlap to more than {_STRING_BUDGET} times DT_STRSZ")
         return found
 
     def _cut(self, offset: int) -> bytes:
@@ -103,7 +103,7 @@ class Dynamic:
             if len(window) < size:
                 raise ElfError(self._elf.path, -1, f"the string at {offset:#x} of DT_STRTAB has no end in the file")
             if size > _MAX_STRING:
-                raise TooLarge(self._elf.path, -1, f"the string at {offset:#x} of DT_STRTAB is longer than {size} bytes")
+                raise TooLarge(self._elf.path, -1, f"the string at {offset:#x} of DT_STRTAB is longer than {size}")
             size *= 8
 
     def string(self, offset: int) -> str:

@@ -73,9 +73,9 @@ class Elf:
     """One ELF file. Immutable to its users; tables are decoded on first use and kept."""
 
     __slots__ = (
-        "_dynamic", "_loads", "_phdrs", "_sections", "_symbols", "_versions", "class_", "data", "entry", "flags", "ident",
-        "layout", "machine", "path", "phentsize", "phnum", "phoff", "shentsize", "shnum", "shoff", "shstrndx", "type",
-        "version", "view",
+        "_dynamic", "_loads", "_phdrs", "_sections", "_symbols", "_versions", "class_", "data", "entry", "flags",
+        "ident", "layout", "machine", "path", "phentsize", "phnum", "phoff", "shentsize", "shnum", "shoff", "shstrndx",
+        "type", "version", "view",
     )  # fmt: skip
 
     def __init__(self, view: View) -> None:
@@ -99,7 +99,7 @@ class Elf:
          self.phnum, self.shentsize, self.shnum, self.shstrndx) = self.layout.ehdr.unpack_from(head, 16)  # fmt: skip
         self._phdrs: list[tuple[int, ...]] | None = None
         self._loads: list[tuple[int, ...]] | None = None
-        self._dynamic: Dynamic | None | bool = False
+        self._dynamic: Dynamic | bool | None = False
         self._symbols: DynamicSymbols | None = None
         self._versions: Versions | None = None
         self._sections: tuple[Section, ...] | None = None
@@ -123,7 +123,8 @@ class Elf:
                 self._phdrs = []
             else:
                 if self.phentsize != lay.phdr_size:
-                    raise ElfError(self.path, 54, f"e_phentsize is {self.phentsize}, must be {lay.phdr_size} (gABI ch. 4)")
+                    rule = f"e_phentsize is {self.phentsize}, must be {lay.phdr_size} (gABI ch. 4)"
+                    raise ElfError(self.path, 54 if lay.is64 else 42, rule)
                 raw = lay.phdr.iter_unpack(self.view.read(self.phoff, self.phnum * lay.phdr_size))
                 if lay.is64:
                     self._phdrs = list(raw)
@@ -214,7 +215,7 @@ class Elf:
         end = offset + size
         if end <= view.size:
             return view.read(offset, size)
-        if end <= view.size + (-view.size % _PAGE) and 0 <= offset:
+        if end <= view.size + (-view.size % _PAGE) and offset >= 0:
             part = view.some(offset, size)
             return part + bytes(size - len(part))  # the kernel fills the last page with zeros
         raise OutOfBounds(view.path, offset, f"{size} bytes are mapped from here, but the file ends at {view.size:#x}")

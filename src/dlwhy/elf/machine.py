@@ -1,6 +1,7 @@
-"""MACHINES: what each psABI fixes, one row per e_machine. A machine that lacks a kind has an empty set, which matches nothing.
+"""MACHINES: what each psABI fixes, one row per e_machine. A machine that lacks a kind has an empty set.
 
-Relocation numbers: psABI of each machine; which of them force static TLS: glibc sysdeps/*/dl-machine.h, elf_machine_rela.
+Relocation numbers: psABI of each machine; which of them force static TLS: glibc sysdeps/*/dl-machine.h,
+elf_machine_rela.
 How a libc lays TLS out on a machine is not here: that is the loader's business.
 """
 
@@ -54,7 +55,8 @@ MACHINES: dict[tuple[int, int], Machine] = {
     for row in (
         Machine(
             EM_X86_64, "x86-64", 2, 2, _set(18), _set(16), _set(17), _set(36), 8, 37, 7, 5,
-            # elf_machine_rela: 64, PC32, COPY, GLOB_DAT, JUMP_SLOT, RELATIVE, 32, DTPMOD/DTPOFF/TPOFF64, SIZE32/64, TLSDESC, IRELATIVE
+            # elf_machine_rela: 64, PC32, COPY, GLOB_DAT, JUMP_SLOT, RELATIVE, 32, DTPMOD64, DTPOFF64, TPOFF64, SIZE32,
+            # SIZE64, TLSDESC, IRELATIVE
             _set(0, 1, 2, 5, 6, 7, 8, 10, 16, 17, 18, 32, 33, 36, 37),
             {1: "R_X86_64_64", 2: "R_X86_64_PC32", 5: "R_X86_64_COPY", 6: "R_X86_64_GLOB_DAT", 7: "R_X86_64_JUMP_SLOT",
              8: "R_X86_64_RELATIVE", 10: "R_X86_64_32", 16: "R_X86_64_DTPMOD64", 17: "R_X86_64_DTPOFF64",

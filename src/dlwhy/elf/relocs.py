@@ -17,9 +17,11 @@ from dlwhy.elf.constants import (
     DT_RELACOUNT,
     DT_RELASZ,
     DT_RELCOUNT,
+    DT_RELR,
+    DT_RELRSZ,
     DT_RELSZ,
 )
-from dlwhy.errors import ElfError, OutOfBounds
+from dlwhy.errors import ElfError, TooLarge
 from dlwhy.record import Record
 
 TYPE_CHECKING = False
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
     from dlwhy.elf.file import Elf
 
-_PIECE = 24 * 8 * 4096
+_PIECE = 24 * 8 * 2048
 """Bytes read at a time: a multiple of every record size."""
 
 
@@ -82,21 +84,37 @@ def tables(elf: Elf) -> tuple[Table, ...]:
     return tuple(result)
 
 
-def _pieces(elf: Elf, table: Table, skip: int) -> Iterator[bytes]:
-    lay = elf.layout
-    step = lay.rela.size if table.rela else lay.rel.size
+def _pieces(elf: Elf, table: Table, skip: int, step: int) -> Iterator[bytes | bytearray]:
+    """The entries behind the first `skip`, piece by piece; what was yielded is void when the next piece is asked for.
+
+    Raises `ElfError` where the table leaves what is mapped, after all that lies before.
+    """
     size = table.size - table.size % step
-    if size > elf.view.size:
-        raise OutOfBounds(elf.path, -1, f"{table.name} of {size} bytes, but the file has {elf.view.size}")
     done = min(skip * step, size)
-    piece = _PIECE - _PIECE % step
+    offset = elf.offset_of(table.vaddr)
+    if offset is not None and size - done > _PIECE and elf.offset_of(table.vaddr + size - 1) == offset + size - 1:
+        buffer = bytearray(_PIECE)
+        while size - done >= _PIECE:
+            elf.view.read_into(buffer, offset + done)
+            yield buffer
+            done += _PIECE
+    most = done + elf.view.size + _PIECE
     while done < size:
-        part = min(piece, size - done)
-        yield elf.at(table.vaddr + done, part)
+        part = min(_PIECE, size - done)
+        try:
+            data = elf.at(table.vaddr + done, part)
+        except ElfError:
+            rest = elf.around(table.vaddr + done, part)
+            if len(rest) >= step:
+                yield rest[: len(rest) - len(rest) % step]
+            raise
+        yield data
         done += part
+        if done > most:
+            raise TooLarge(elf.path, -1, f"{table.name} of {size} bytes, in a file of {elf.view.size}")
 
 
-def _column(elf: Elf, data: bytes, rela: bool) -> bytes:
+def _column(elf: Elf, data: bytes | bytearray, rela: bool) -> bytes | bytearray:
     """The low byte of each relocation's type."""
     lay = elf.layout
     step = lay.rela.size if rela else lay.rel.size
@@ -117,7 +135,7 @@ def references(elf: Elf, table: Table, skip_types: frozenset[int]) -> dict[int, 
     result: dict[int, None] = {}
     wanted = re.compile(b"[^" + b"".join(re.escape(bytes([t])) for t in sorted(skip_types) if t < 256) + b"]")
     wide = any(t > 255 for t in skip_types)
-    for data in _pieces(elf, table, table.relative):
+    for data in _pieces(elf, table, table.relative, step):
         column = _column(elf, data, table.rela)
         if wide:
             result.update(dict.fromkeys(row[1] for row in layout.iter_unpack(data)))
@@ -150,7 +168,7 @@ def of_types(elf: Elf, wanted: Iterable[int]) -> list[tuple[Relocation, str]]:
     for table in tables(elf):
         layout = lay.rela if table.rela else lay.rel
         step = layout.size
-        for data in _pieces(elf, table, 0):
+        for data in _pieces(elf, table, 0, step):
             for match in low.finditer(_column(elf, data, table.rela)):
                 row = layout.unpack_from(data, match.start() * step)
                 symbol, kind = split_info(elf, row[1])
@@ -167,7 +185,8 @@ def relative_entries_wrong(elf: Elf, table: Table, relative: int) -> bool:
     if not table.relative:
         return False
     left = table.relative
-    for data in _pieces(elf, table, 0):
+    step = elf.layout.rela.size if table.rela else elf.layout.rel.size
+    for data in _pieces(elf, table, 0, step):
         column = _column(elf, data, table.rela)[:left]
         if column.count(relative & 0xFF) != len(column):
             return True
@@ -177,4 +196,24 @@ def relative_entries_wrong(elf: Elf, table: Table, relative: int) -> bool:
     return False
 
 
-__all__ = ["ElfError", "Relocation", "Table", "of_types", "references", "relative_entries_wrong", "split_info", "tables"]
+def relr(elf: Elf) -> Iterator[int]:
+    """Yield the addresses of DT_RELR's relative relocations, in order.
+
+    An even entry is an address, an odd one a bitmap of the words behind the last address (generic ABI proposal).
+    Raises `ElfError` when the table leaves the file.
+    """
+    tags = elf.dynamic.tags if elf.dynamic else {}
+    size, word = tags.get(DT_RELRSZ, 0) if DT_RELR in tags else 0, elf.layout.word
+    bits = 8 * word.size
+    here = 0
+    table = Table("DT_RELR", tags.get(DT_RELR, 0), size - size % word.size, False, 0)
+    for data in _pieces(elf, table, 0, word.size):
+        for (entry,) in word.iter_unpack(data):
+            if entry & 1:
+                for bit in range(1, bits):
+                    if entry >> bit & 1:
+                        yield here + (bit - 1) * word.size
+                here += (bits - 1) * word.size
+            else:
+                yield entry
+                here = entry + word.size

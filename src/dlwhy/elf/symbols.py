@@ -1,8 +1,8 @@
 """Symbol tables in columns, and how the loader looks a name up in them.
 
 A table of a million symbols stays bytes: what is wanted is found by strided slices and `re`, and names are cut last.
-Lookup is a join: the hashes of all wanted names are held against the hash chains at once (DT_GNU_HASH), which gives
-exactly the symbols that the loader's walk bucket by bucket would reach (glibc elf/dl-lookup.c, do_lookup_x).
+Lookup is a join: the hashes of all wanted names are held against the hash chains at once (DT_GNU_HASH), and of what
+is found the symbols count that the loader's walk bucket by bucket would reach (glibc elf/dl-lookup.c, do_lookup_x).
 """
 
 from __future__ import annotations
@@ -11,19 +11,33 @@ import re
 from array import array
 from itertools import compress, count
 
-from dlwhy.elf.constants import DT_GNU_HASH, DT_HASH, DT_STRSZ, DT_STRTAB, DT_SYMTAB, SHT_DYNSYM, SHT_SYMTAB, STT_FILE, STT_TLS
-from dlwhy.errors import ElfError
+from dlwhy.elf.constants import (
+    DT_GNU_HASH,
+    DT_HASH,
+    DT_STRSZ,
+    DT_STRTAB,
+    DT_SYMTAB,
+    SHT_SYMTAB,
+    STB_LOCAL,
+    STT_FILE,
+    STT_TLS,
+)
+from dlwhy.errors import ElfError, OutOfBounds, TooLarge
 from dlwhy.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from dlwhy.elf.file import Elf
 
-_TLS_LITTLE_HUGE = 1 << 16
 _NAME_BUDGET = 16
 """Total bytes of names cut from a table: at most this many times its string table (honest files stay below 2)."""
+_NAME_SLACK = 1 << 16
+_LONG = 256
+"""Names beyond this many bytes are cut once and kept: many symbols may share one of a megabyte."""
+_PIECE = 24 * 16 * 2048
+"""Bytes of a `.symtab` read at a time: a multiple of both record sizes."""
 
 
 def gnu_hash(name: bytes) -> int:
@@ -88,15 +102,25 @@ class TlsSymbol(Record):
 class DynamicSymbols:
     """The dynamic symbol table as the loader sees it."""
 
-    __slots__ = ("_chain", "_count", "_data", "_elf", "_hash", "_names", "_searched", "_symoffset", "_hits")
+    __slots__ = (
+        "_bloom", "_buckets", "_budget", "_chain", "_count", "_data", "_elf", "_hash", "_heads", "_hits", "_long",
+        "_names", "_searched", "_shift", "_symoffset", "_table",
+    )  # fmt: skip
 
     def __init__(self, elf: Elf) -> None:
         self._elf = elf
         self._data: bytes | None = None
+        self._table: bytes | None = None
         self._names: bytes | None = None
+        self._long: dict[int, bytes] = {}
+        self._budget: int | None = None
         self._count = -1
         self._chain: array[int] | None = None
+        self._buckets = array("I")
+        self._bloom: array[int] = array("I")
+        self._shift = 0
         self._symoffset = 0
+        self._heads: dict[int, dict[bytes, list[int]]] = {}
         self._hits: dict[bytes, tuple[int, ...]] = {}
         self._searched: set[bytes] = set()
         tags = elf.dynamic.tags if elf.dynamic else {}
@@ -106,7 +130,10 @@ class DynamicSymbols:
 
     @property
     def count(self) -> int:
-        """How many symbols the hash table reaches; without one, as many as fit before DT_STRTAB."""
+        """How many symbols the hash table reaches; without one, as many as fit before DT_STRTAB.
+
+        Raises `ElfError` where the hash table leaves the file.
+        """
         if self._count < 0:
             self._count = self._find_count()
         return self._count
@@ -120,60 +147,65 @@ class DynamicSymbols:
             return 0
         limit = elf.view.size // elf.layout.sym.size
         if DT_HASH in tags:
-            _, chains = self._words(tags[DT_HASH], 2)
+            chains = self._words(tags[DT_HASH], 2)[1]
             return min(chains, limit)
         if self._hash == DT_GNU_HASH:
-            self._load_chain()
-            reached = self._symoffset + len(self._chain or ())
-            if reached > self._symoffset:
-                return min(reached, limit)
+            chain = self._load_chain()
+            if chain:
+                return min(self._symoffset + len(chain), limit)
         gap = tags.get(DT_STRTAB, 0) - tags[DT_SYMTAB]
         return min(gap // elf.layout.sym.size, limit) if gap > 0 else 0
 
-    def _words(self, vaddr: int, number: int) -> tuple[int, ...]:
-        from struct import unpack
+    def _words(self, vaddr: int, number: int) -> array[int]:
+        return self._array(self._elf.at(vaddr, 4 * number))
 
-        raw = self._elf.at(vaddr, 4 * number)
-        return unpack(f"{self._elf.layout.prefix}{number}I", raw)
-
-    def _array(self, data: bytes) -> array[int]:
-        words = array("I", data)
+    def _array(self, data: bytes, code: str = "I") -> array[int]:
+        words = array(code, data)
         if (self._elf.data == 1) != (_NATIVE == 1):
             words.byteswap()
         return words
 
-    def _load_chain(self) -> None:
+    def _load_chain(self) -> array[int]:
         # DT_GNU_HASH: nbuckets symoffset bloom_size bloom_shift, bloom words, buckets, chain
+        if self._chain is not None:
+            return self._chain
         elf = self._elf
+        word = elf.layout.word_size
         vaddr = self._tags()[DT_GNU_HASH]
-        nbuckets, self._symoffset, bloom_size, _ = self._words(vaddr, 4)
-        start = vaddr + 16 + bloom_size * elf.layout.word_size
-        if nbuckets * 4 > elf.view.size or bloom_size * elf.layout.word_size > elf.view.size:
-            raise ElfError(elf.path, -1, f"DT_GNU_HASH with {nbuckets} buckets and {bloom_size} filter words leaves the file")
-        buckets = self._array(elf.at(start, 4 * nbuckets))
+        nbuckets, self._symoffset, bloom_size, self._shift = self._words(vaddr, 4)
+        filter_size = bloom_size * word
+        if filter_size + 4 * nbuckets > elf.view.size:
+            counts = f"{nbuckets} buckets and {bloom_size} filter words"
+            raise ElfError(elf.path, -1, f"DT_GNU_HASH with {counts} leaves the file")
+        data = elf.at(vaddr + 16, filter_size + 4 * nbuckets)
+        self._bloom = self._array(data[:filter_size], elf.layout.word_code)
+        self._buckets = buckets = self._array(data[filter_size:])
         top = max(buckets, default=0)
-        self._chain = array("I")
-        if top < self._symoffset or not top:
-            return
-        chain_at = start + 4 * nbuckets
-        known = top - self._symoffset  # words before the last chain; its end has the low bit set
-        data = elf.around(chain_at, 4 * known + 1024)
+        if not top or top < self._symoffset:
+            self._chain = array("I")
+        else:
+            self._chain = self._read_chain(vaddr + 16 + len(data), top - self._symoffset)
+        return self._chain
+
+    def _read_chain(self, vaddr: int, known: int) -> array[int]:
+        """Return the chain words up to the end of the last chain, which starts at `known`: its low bit is set."""
+        elf = self._elf
+        if 4 * known > elf.view.size:
+            raise ElfError(elf.path, -1, f"a bucket of DT_GNU_HASH points {known} symbols behind the first one")
+        last = 0 if elf.little else 3
         size = 1024
         while True:
-            words = self._array(data[: len(data) - len(data) % 4])
-            end = next((i for i in range(known, len(words)) if words[i] & 1), -1)
-            if end >= 0:
-                self._chain = words[: end + 1]
-                return
-            size *= 8
-            more = elf.around(chain_at, 4 * known + size)
-            if len(more) <= len(data):
+            data = elf.around(vaddr, 4 * known + size)
+            end = _ODD.search(data[last::4], known)
+            if end:
+                return self._array(data[: 4 * end.end()])
+            if len(data) < 4 * known + size:
                 raise ElfError(elf.path, -1, "the last chain of DT_GNU_HASH has no end in the file")
-            data = more
+            size *= 8
 
     @property
     def data(self) -> bytes:
-        """The raw table, `count` entries."""
+        """The raw table, `count` entries. Raises `ElfError`."""
         if self._data is None:
             size = self.count * self._elf.layout.sym.size
             self._data = self._elf.at(self._tags()[DT_SYMTAB], size) if size else b""
@@ -188,22 +220,46 @@ class DynamicSymbols:
         return self._names
 
     def name_at(self, offset: int) -> bytes:
-        """Return the name at `offset` of the string table."""
+        """Return the name at `offset` of the string table, like the loader without regard to DT_STRSZ.
+
+        Raises `ElfError` where it has no end, `TooLarge` where long names overlap beyond any honest total.
+        """
+        if offset in self._long:
+            return self._long[offset]
         names = self.names
         end = names.find(b"\0", offset)
-        return names[offset:end] if end >= 0 else names[offset:]
+        if end < 0:
+            dynamic = self._elf.dynamic
+            return dynamic.raw_string(offset) if dynamic else b""
+        name = names[offset:end]
+        if len(name) > _LONG:
+            if self._budget is None:
+                self._budget = _NAME_BUDGET * len(names) + _NAME_SLACK
+            self._budget -= len(name)
+            if self._budget < 0:
+                raise TooLarge(self._elf.path, -1, f"names of DT_STRTAB overlap to more than {_NAME_BUDGET} times it")
+            self._long[offset] = name
+        return name
+
+    def _row(self, index: int) -> tuple[int, ...]:
+        """One entry as it stands; an index behind the hashed part too, as the loader reads it all the same."""
+        sym = self._elf.layout.sym
+        if self._table is None:
+            try:
+                self._table = self.data
+            except ElfError:  # then entry by entry: what the loader never touches does not matter
+                self._table = b""
+        if (index + 1) * sym.size <= len(self._table):
+            return sym.unpack_from(self._table, index * sym.size)
+        tags = self._tags()
+        if DT_SYMTAB not in tags:
+            raise ElfError(self._elf.path, -1, f"symbol {index} wanted, but there is no DT_SYMTAB")
+        return sym.unpack(self._elf.at(tags[DT_SYMTAB] + index * sym.size, sym.size))
 
     def symbol(self, index: int) -> Symbol:
-        """Return one entry. Raises `ElfError` when the table does not reach it in the file."""
-        lay = self._elf.layout
-        if 0 <= index < self.count:
-            row = lay.sym.unpack_from(self.data, index * lay.sym.size)
-        else:  # an index behind the hashed part: the loader reads it all the same
-            tags = self._tags()
-            if DT_SYMTAB not in tags:
-                raise ElfError(self._elf.path, -1, f"symbol {index} wanted, but there is no DT_SYMTAB")
-            row = lay.sym.unpack(self._elf.at(tags[DT_SYMTAB] + index * lay.sym.size, lay.sym.size))
-        if lay.is64:
+        """Return one entry. Raises `ElfError` when the file has nothing at its place."""
+        row = self._row(index)
+        if self._elf.layout.is64:
             name, info, other, shndx, value, size = row
         else:
             name, value, size, info, other, shndx = row
@@ -215,110 +271,144 @@ class DynamicSymbols:
         """Return name -> symbol indexes in chain order, for every name of `hashes` that the hash table reaches.
 
         `hashes` is name -> `gnu_hash(name)`. Names already looked up are not looked up again; the answer holds
-        every name ever found in this table.
+        every name ever found in this table. Raises `ElfError` where the table leaves the file.
         """
         searched = self._searched
         if not hashes.keys() <= searched:
             new = {name: h for name, h in hashes.items() if name not in searched}
-            searched.update(new)
             if self._hash == DT_GNU_HASH:
                 self._join(new)
             elif self._hash == DT_HASH:
-                self._scan(new)
+                self._walk(new)
+            searched.update(new)
         return self._hits
 
     def _join(self, wanted: dict[bytes, int]) -> None:
-        if self._chain is None:
-            self._load_chain()
-        assert self._chain is not None
+        chain = self._load_chain()
         bits = {h | 1 for h in wanted.values()} | {h & 0xFFFFFFFE for h in wanted.values()}
-        if len(self._chain) < 64 or len(bits) * 8 > len(self._chain):
-            hits: Iterable[int] = compress(count(self._symoffset), map(bits.__contains__, self._chain))
-        else:
-            hits = compress(count(self._symoffset), map(bits.__contains__, self._chain))
-        self._keep(hits, wanted)
+        found: dict[bytes, list[int]] = {}
+        for index in compress(count(self._symoffset), map(bits.__contains__, chain)):
+            name = self.name_at(self._row(index)[0])
+            h = wanted.get(name)
+            if h is not None and self._reaches(h, index):
+                found.setdefault(name, []).append(index)
+        self._hits.update((name, tuple(places)) for name, places in found.items())
 
-    def _scan(self, wanted: dict[bytes, int]) -> None:
-        # DT_HASH: chains start at the bucket and are linked; order within a chain is the order of lookup
+    def _reaches(self, h: int, index: int) -> bool:
+        """Whether the loader's walk for this hash comes to this symbol: past the filter, and along its bucket."""
+        bloom, bits = self._bloom, 8 * self._elf.layout.word_size
+        if not bloom:
+            raise ElfError(self._elf.path, -1, "DT_GNU_HASH has a filter of no words")
+        word = bloom[h // bits & len(bloom) - 1]
+        if not word >> (h % bits) & word >> ((h >> (self._shift & 31)) % bits) & 1:
+            return False
+        start = self._buckets[h % len(self._buckets)]
+        if not start or start > index:
+            return False
+        chain, first = self._chain, self._symoffset
+        assert chain is not None
+        return not any(word & 1 for word in chain[max(start - first, 0) : index - first])
+
+    def _walk(self, wanted: dict[bytes, int]) -> None:
+        # DT_HASH: nbucket nchain, buckets, chains; the order along a chain is the order of lookup
         buckets, chains = self._words(self._tags()[DT_HASH], 2)
-        if 4 * (buckets + chains) > self._elf.view.size or not buckets:
+        if not buckets:
             return
-        words = self._words(self._tags()[DT_HASH] + 8, buckets + chains)
+        words = self._array_around(self._tags()[DT_HASH] + 8, buckets + chains)
+        left = 2 * len(words)
         for name in wanted:
-            index = words[sysv_hash(name) % buckets]
-            found = []
-            for _ in range(chains):
-                if not index or index >= chains:
-                    break
-                if self.symbol(index).name == name:
-                    found.append(index)
-                index = words[buckets + index]
-            if found:
-                self._hits[name] = tuple(found)
+            place = sysv_hash(name) % buckets
+            if place >= len(words):
+                raise ElfError(self._elf.path, -1, f"DT_HASH with {buckets} buckets leaves the file")
+            index = words[place]
+            if index not in self._heads:
+                self._heads[index] = self._chain_from(index, buckets, words)
+                left -= sum(map(len, self._heads[index].values()))
+                if left < 0:
+                    raise TooLarge(self._elf.path, -1, "chains of DT_HASH share their symbols")
+            if name in self._heads[index]:
+                self._hits[name] = tuple(self._heads[index][name])
 
-    def _keep(self, hits: Iterable[int], wanted: dict[bytes, int]) -> None:
-        names, data, size, u32 = self.names, self.data, self._elf.layout.sym.size, self._elf.layout.u32
-        kept = self._hits
-        for index in hits:
-            (offset,) = u32.unpack_from(data, index * size)
-            end = names.find(b"\0", offset)
-            name = names[offset:end]
-            if name in wanted:
-                kept[name] = (*kept.get(name, ()), index)
+    def _array_around(self, vaddr: int, number: int) -> array[int]:
+        data = self._elf.around(vaddr, 4 * min(number, self._elf.view.size // 4 + 1))
+        return self._array(data[: len(data) - len(data) % 4])
+
+    def _chain_from(self, index: int, buckets: int, words: array[int]) -> dict[bytes, list[int]]:
+        """Return name -> indexes of one chain of DT_HASH, which ends at index 0 (STN_UNDEF)."""
+        found: dict[bytes, list[int]] = {}
+        seen: set[int] = set()
+        while index:
+            if index in seen:
+                raise TooLarge(self._elf.path, -1, "a chain of DT_HASH has no end, so a search in it may have none")
+            seen.add(index)
+            found.setdefault(self.name_at(self._row(index)[0]), []).append(index)
+            if buckets + index >= len(words):
+                raise ElfError(self._elf.path, -1, f"a chain of DT_HASH leads to symbol {index}, behind its end")
+            index = words[buckets + index]
+        return found
 
     # -- the TLS symbols -----------------------------------------------------------------------------------------
 
     def tls(self) -> list[TlsSymbol]:
         """Return the defined and undefined STT_TLS symbols of the dynamic table."""
         try:
-            return tls_symbols(self._elf, self.data, self.name_at, len(self.names))
+            return tls_symbols(self._elf, ((0, self.data),), self.name_at, len(self.names))
         except ElfError:
             return []
 
 
 _NATIVE = array("H", [1]).tobytes()[0]
+_ODD = re.compile(b"[" + b"".join(re.escape(bytes([n])) for n in range(1, 256, 2)) + b"]")
 _TLS_INFO = re.compile(rb"[\x06\x16\x26\x36\x46\x56\x66\x76\x86\x96\xa6\xb6\xc6\xd6\xe6\xf6]")
-_FILE_INFO = re.compile(rb"\x04")
+_FILE_INFO = b"\x04"
 assert STT_TLS == 6 and STT_FILE == 4  # noqa: PT018 -- what the two patterns above spell
 
 
-def tls_symbols(elf: Elf, data: bytes, name_at: object, names_size: int) -> list[TlsSymbol]:
+def tls_symbols(
+    elf: Elf, pieces: Iterable[tuple[int, bytes | bytearray]], name_at: Callable[[int], bytes], names_size: int
+) -> list[TlsSymbol]:
     """Return the STT_TLS symbols of a raw table with the file symbol before each.
 
-    `name_at(offset) -> bytes` cuts a name. Names past a bound of 16 string tables are cut to nothing.
+    `pieces` are (index of the first symbol, bytes), in order; `name_at` cuts a name. Names past a bound of 16 string
+    tables are cut to nothing.
     """
     lay = elf.layout
     step = lay.sym.size
-    column = data[4::step] if lay.is64 else data[12::step]
-    places = [m.start() for m in _TLS_INFO.finditer(column)]
-    if not places:
-        return []
-    files = [m.start() for m in _FILE_INFO.finditer(column)]
-    from bisect import bisect_left
+    info_at = 4 if lay.is64 else 12
+    budget = _NAME_BUDGET * names_size + _NAME_SLACK
 
-    budget = _NAME_BUDGET * names_size + 65536
-    units: dict[int, str] = {}
-    result = []
-    for index in places:
-        row = lay.sym.unpack_from(data, index * step)
-        if lay.is64:
-            name, info, other, shndx, value, size = row
-        else:
-            name, value, size, info, other, shndx = row
-        raw = name_at(name) if budget > 0 else b""  # type: ignore[operator]
+    def cut(offset: int) -> str:
+        nonlocal budget
+        raw = name_at(offset) if budget > 0 else b""
         budget -= len(raw)
-        unit = None
-        if info >> 4 == 0 and files:
-            before = bisect_left(files, index) - 1
-            if before >= 0:
-                file_index = files[before]
-                if file_index not in units:
-                    (offset,) = lay.u32.unpack_from(data, file_index * step)
-                    raw_unit = name_at(offset) if budget > 0 else b""  # type: ignore[operator]
-                    budget -= len(raw_unit)
-                    units[file_index] = raw_unit.decode("utf-8", "surrogateescape")
-                unit = units[file_index]
-        result.append(TlsSymbol(raw.decode("utf-8", "surrogateescape"), value, size, info >> 4, other & 3, shndx, unit, index))
+        return raw.decode("utf-8", "surrogateescape")
+
+    units: dict[int, str] = {}
+    unit_at: int | None = None
+    result = []
+    for first, data in pieces:
+        column = data[info_at::step]
+        done = 0
+        for match in _TLS_INFO.finditer(column):
+            at = match.start()
+            row = lay.sym.unpack_from(data, at * step)
+            if lay.is64:
+                name, info, other, shndx, value, size = row
+            else:
+                name, value, size, info, other, shndx = row
+            file_at = column.rfind(_FILE_INFO, done, at)
+            if file_at >= 0:
+                (unit_at,) = lay.u32.unpack_from(data, file_at * step)
+            done = at
+            unit = None
+            if info >> 4 == STB_LOCAL and unit_at is not None:
+                if unit_at not in units:
+                    units[unit_at] = cut(unit_at)
+                unit = units[unit_at]
+            result.append(TlsSymbol(cut(name), value, size, info >> 4, other & 3, shndx, unit, first + at))
+        file_at = column.rfind(_FILE_INFO, done)
+        if file_at >= 0:
+            (unit_at,) = lay.u32.unpack_from(data, file_at * step)
     return result
 
 
@@ -354,11 +444,17 @@ class StaticSymbols:
         section = self._section
         if section is None or section.entsize not in (0, self._elf.layout.sym.size):
             return []
-        size = section.size - section.size % self._elf.layout.sym.size
-        data = self._elf.view.read(section.offset, size)
-        return tls_symbols(self._elf, data, self.name_at, self._strings.size if self._strings else 0)
+        names_size = min(self._strings.size, self._elf.view.size) if self._strings else 0
+        return tls_symbols(self._elf, self._pieces(section.offset, section.size), self.name_at, names_size)
 
-
-def has_dynsym_section(elf: Elf) -> bool:
-    """Whether section headers show a dynamic symbol table with bytes in the file."""
-    return any(section.type == SHT_DYNSYM for section in elf.sections)
+    def _pieces(self, offset: int, size: int) -> Iterator[tuple[int, bytearray]]:
+        """The table piece by piece, all through one buffer: that of a compiler's own library has many megabytes."""
+        view, step = self._elf.view, self._elf.layout.sym.size
+        size -= size % step
+        if offset + size > view.size:
+            raise OutOfBounds(view.path, offset, f"a .symtab of {size} bytes, but the file ends at {view.size:#x}")
+        buffer = bytearray(min(_PIECE, size))
+        for done in range(0, size, _PIECE):
+            del buffer[size - done :]
+            view.read_into(buffer, offset + done)
+            yield done // step, buffer

@@ -1,7 +1,7 @@
 """Symbol versions: verneed, verdef, versym (LSB Core, Symbol Versioning; glibc elf/dl-version.c).
 
 Chains are followed as far as the bytes of the file go, as the loader does: a next offset of zero ends a chain, whatever
-the count beside it says. Offsets are unsigned, so no chain loops; tables that share records are cut off by their number.
+the count beside it says. Offsets are unsigned, so no chain loops; tables that share records end at their number.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ class Definition(Record):
 class Versions:
     """The version tables of one object; all three may be missing."""
 
-    __slots__ = ("_by_index", "_defined", "_elf", "_left", "_versym", "defines", "need_files", "verdef_version", "verneed_version")
+    __slots__ = (
+        "_by_index", "_defined", "_elf", "_left", "_versym", "defines", "need_files", "verdef_version",
+        "verneed_version",
+    )  # fmt: skip
 
     def __init__(self, elf: Elf) -> None:
         self._elf = elf
@@ -74,7 +77,9 @@ class Versions:
             self._defined = frozenset((one.hash, one.name) for one in self.defines or ())
         return self._defined
 
-    def _records(self, window: _Window, kind: Struct, offset: int, next_field: int) -> list[tuple[int, tuple[int, ...]]]:
+    def _records(
+        self, window: _Window, kind: Struct, offset: int, next_field: int
+    ) -> list[tuple[int, tuple[int, ...]]]:
         result = []
         while True:
             self._left -= 1
