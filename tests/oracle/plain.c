@@ -11,13 +11,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-extern struct r_debug _r_debug;
-
 static FILE *out;
+static struct r_debug *debug; /* looked up: a reference would make this program need ld.so itself */
 
 static void maps(void) {
   fputs("maps", out);
-  for (struct link_map *l = _r_debug.r_map; l; l = l->l_next)
+  for (struct link_map *l = debug->r_map; l; l = l->l_next)
     if (strncmp(l->l_name, "linux-vdso", 10)) {
       fputc(' ', out);
       for (const char *p = l->l_name; *p; p++) fprintf(out, "%02x", (unsigned char)*p);
@@ -42,6 +41,7 @@ int main(int argc, char **argv) {
   FILE *steps = fopen(argv[1], "r");
   out = fopen(argv[2], "w");
   if (argc < 3 || !steps || !out) return 99;
+  debug = dlsym(RTLD_DEFAULT, "_r_debug");
   char *global = dlsym(RTLD_DEFAULT, "_rtld_global");
   void (*info)(size_t *, size_t *) = (void (*)(size_t *, size_t *))dlsym(RTLD_DEFAULT, "_dl_get_tls_static_info");
   maps();

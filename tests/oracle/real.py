@@ -47,6 +47,16 @@ def _libc_files(root: Path) -> list[str]:
     return [str(library.resolve() if root == Path("/") else library) for library in libraries]
 
 
+def program_libraries(root: Path) -> tuple[str, ...]:
+    """What a program that calls dlopen is linked with: start files, this root's libc and loader."""
+    directory = root / LIB
+    loader = next(directory.glob("ld-*.so*"), None) or root / "lib64/ld-linux-x86-64.so.2"
+    crt = [subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
+           for name in ("crt1.o", "crti.o", "crtn.o")]  # fmt: skip
+    dynamic = "-Wl,--dynamic-linker=/lib64/ld-linux-x86-64.so.2"
+    return (*crt[:2], "-Wl,--as-needed", *_libc_files(root), str(loader.resolve()), dynamic, crt[2])
+
+
 def plain(root: Path) -> Path:
     """The host program, compiled for a root (kept in the cache) and placed where the root's processes can run it."""
     name = "this" if root == Path("/") else root.name
@@ -73,22 +83,38 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple("" if word == "-" else bytes.fromhex(word).decode("utf-8", "surrogateescape") for word in text.split())
 
 
-def run(root: Path, steps: list[str], env: dict[str, str], cwd: str, work: Path, words: tuple[int, int] | None) -> RealRun:
-    """Run steps in `plain` inside a root. `work` is a directory that exists inside and outside under the same name."""
+def _proc(root: Path, program: Path) -> None:
+    """Give a root what the loader reads of /proc: where the program is ($ORIGIN)."""
+    link = root / "proc/self/exe"
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(program)
+
+
+def run(
+    root: Path, steps: list[str], env: dict[str, str], cwd: str, work: Path, words: tuple[int, int] | None, program: str | None = None
+) -> RealRun:  # fmt: skip
+    """Run steps in `plain`, or in another program that reads them, inside a root.
+
+    `work` is a directory below which files are written; it has the same name inside and outside.
+    """
     inside = root != Path("/")
     here = Path(f"{root}{work}") if inside else work
     here.mkdir(parents=True, exist_ok=True)
     (here / "steps").write_bytes("".join(step + "\n" for step in steps).encode("utf-8", "surrogateescape"))
     report = here / "report"
     report.unlink(missing_ok=True)
-    program = plain(root)
-    if inside:
+    argv0 = program or "plain"
+    image = Path(program) if program else plain(root)
+    if inside and not program:
         copy = Path(f"{root}/plain")
-        if not copy.exists() or copy.stat().st_mtime < program.stat().st_mtime:
-            copy.write_bytes(program.read_bytes())
+        if not copy.exists() or copy.stat().st_mtime < image.stat().st_mtime:
+            copy.write_bytes(image.read_bytes())
             copy.chmod(0o755)
-        program = Path("/plain")
-    arguments = ["plain", str(work / "steps"), str(work / "report"), *map(str, words or ())]
+        image = Path("/plain")
+    if inside:
+        _proc(root, image)
+    arguments = [argv0, str(work / "steps"), str(work / "report"), *map(str, words or ())]
 
     def enter() -> None:
         if inside:
@@ -97,7 +123,7 @@ def run(root: Path, steps: list[str], env: dict[str, str], cwd: str, work: Path,
         signal.alarm(20)
 
     done = subprocess.run(
-        arguments, executable=program, env=env, preexec_fn=enter, stdin=subprocess.DEVNULL, capture_output=True, check=False
+        arguments, executable=image, env=env, preexec_fn=enter, stdin=subprocess.DEVNULL, capture_output=True, check=False
     )  # a fresh process, nothing of ours in its environment
     return _read(report, steps, done.returncode, done.stderr)
 

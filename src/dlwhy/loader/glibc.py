@@ -10,7 +10,7 @@ Citations are to glibc's own tree. "[M]" marks rows that the oracle compares wit
 
 from __future__ import annotations
 
-from dlwhy.loader import tls
+from dlwhy.loader import tls, tunables
 from dlwhy.record import Record
 
 TYPE_CHECKING = False
@@ -35,6 +35,11 @@ FEATURES: dict[str, tuple[tuple[tuple[int, int], Any, str], ...]] = {
     "tls_tunables": (
         ((2, 17), False, ""),
         ((2, 32), True, "elf/dl-tunables.list, glibc.rtld.nns and optional_static_tls; commit ffb17e7ba3 [M]"),
+    ),
+    "read_tunables": (
+        ((2, 17), tunables.read_as_met, "elf/dl-tunables.c, parse_tunables [M]"),
+        ((2, 39), tunables.read_in_order, "elf/dl-tunables.c, parse_tunables_string; commit 680c597e9c"),
+        ((2, 40), tunables.read_last, "elf/dl-tunables.c, parse_tunables: one place for each tunable [M]"),
     ),
     "rseq_block": (
         ((2, 17), False, ""),

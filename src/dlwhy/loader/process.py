@@ -30,7 +30,7 @@ from dlwhy.loader.link_map import DYNAMIC, EXECUTABLE, LIBRARY, LOADED, LinkMap,
 from dlwhy.loader.mapping import check_segments, died_reading, verify, wants_execstack
 from dlwhy.loader.search import Attempt, Finder, Missing
 from dlwhy.loader.sort import depth_first, selection
-from dlwhy.loader.tunables import Tunables, parse
+from dlwhy.loader.tunables import DEFAULTS, Reading
 from dlwhy.record import Record
 
 TYPE_CHECKING = False
@@ -75,13 +75,15 @@ class Process:
         self.machine = settings.machine
         facts = objects.loader_facts(settings.interpreter)
         self.finder = Finder(settings, objects, facts.directories)
-        self.tunables: Tunables = parse(None if settings.secure else settings.env.get("GLIBC_TUNABLES"))
+        text = "" if settings.secure else settings.env.get("GLIBC_TUNABLES", "")
+        reading: Reading = settings.libc.read_tunables(text) if text else Reading(DEFAULTS, ())
+        self.tunables = reading.tunables
         self.base = Namespace(0)
         self.namespaces = [self.base]
         self.static: tls.StaticTls | None = None
         self.execstack = False
         self.searches: list[SearchRecord] = []
-        self.notices: list[str] = []
+        self.notices: list[str] = list(reading.notices)
         self.assumptions: list[str] = []
         self.modules = 0
         self.surplus = 0
@@ -414,10 +416,7 @@ class Process:
             try:
                 place = self.static.take(segment, optional=False)
             except ZeroDivisionError:
-                raise Death(
-                    "signal", "relocate", f"{victim.shown} has a TLS segment with alignment 0: the loader divides by it", None, -8,
-                    victim.shown,
-                ) from None  # fmt: skip
+                raise _divides_by_zero(victim.shown) from None
             if place is not None:
                 self._settle(victim, place, of)
                 if (
@@ -477,9 +476,7 @@ class Process:
         try:
             place = self.static.take(segment, optional=True)
         except ZeroDivisionError:
-            raise Death(
-                "signal", "relocate", f"{victim.shown} has a TLS segment with alignment 0", None, -8, victim.shown
-            ) from None
+            raise _divides_by_zero(victim.shown) from None
         if place is not None:
             self._settle(victim, place, of)
 
@@ -510,9 +507,13 @@ class Process:
                 align if self.tunables.rseq else 32,
             )
         start = {"aarch64": 16, "arm": 8}.get(machine.name, 0)
-        layout = tls.lay_out(
-            segments, machine.variant, start, libc.least_tls_align[machine.e_machine], self.surplus, rseq
-        )
+        try:
+            layout = tls.lay_out(
+                segments, machine.variant, start, libc.least_tls_align[machine.e_machine], self.surplus, rseq
+            )
+        except ZeroDivisionError:
+            guilty = next(one.shown for one in mapped if one.tls is not None and not one.tls.align)
+            raise _divides_by_zero(guilty) from None
         if layout.size >= 1 << 46:
             raise Unknown(f"a static TLS block of {layout.size} bytes; whether this system can give it is not known")
         self.static = tls.StaticTls(layout, machine.variant, optional if libc.tls_tunables else None)
@@ -644,12 +645,18 @@ class Process:
 
     def dlclose(self, handle: LinkMap) -> list[LinkMap]:
         """dlclose: what is unloaded by it, in destruction order. Raises `Fault` for a handle that is not open."""
+        self._check_handle(handle)
         if handle.opened == 0:
             raise Fault("not-open", "none", "shared object not open", handle.name)
         handle.opened -= 1
         if handle.opened or handle.type != LOADED or handle.nodelete:
             return []
         return self._collect(self.namespaces[handle.namespace])
+
+    def _check_handle(self, handle: LinkMap) -> None:
+        """Raise `Unknown` for a handle whose object is gone: the memory behind it is free, and may be anything."""
+        if not any(one is handle for one in self.namespaces[handle.namespace].maps):
+            raise Unknown(f"what stands in freed memory: {handle.shown} was unloaded, and its handle is used once more")
 
     def _collect(self, space: Namespace) -> list[LinkMap]:
         """_dl_close_worker: unload what nothing uses any more and give its static TLS back."""
@@ -699,6 +706,8 @@ class Process:
 
         Looking a thread-local variable up uses it: its module's TLS becomes dynamic for good when it has no static place.
         """
+        if handle is not None:
+            self._check_handle(handle)
         space = self.namespaces[handle.namespace] if handle is not None else self.base
         lookup = Lookup(self.machine, self.libc, space.unique)
         assert self.program is not None
@@ -730,6 +739,12 @@ class Process:
                     except Fault as fault:
                         return fault.text.partition(": ")[2].encode("utf-8", "surrogateescape")
         return None
+
+
+def _divides_by_zero(path: str) -> Death:
+    """An alignment of 0 is divided by: SIGFPE (glibc elf/dl-tls.c, elf/dl-reloc.c)."""
+    why = f"{path} has a TLS segment with alignment 0, and the loader divides by it"
+    return Death("signal", "relocate", why, None, -8, path)
 
 
 def _why_missing(missing: Missing) -> str:

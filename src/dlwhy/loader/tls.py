@@ -23,6 +23,8 @@ from dlwhy.record import Record
 SLOT_BYTES = 144
 """Bytes that glibc reserves in a namespace for libc's own, and again for others' initial-exec TLS (elf/dl-tls.c)."""
 
+_WORD = 1 << 64
+
 
 def round_up(value: int, align: int) -> int:
     """Return the smallest multiple of `align` that is not below `value`."""
@@ -61,6 +63,7 @@ def lay_out(
 ) -> Layout:
     """Return the start-up layout of `segments`, in link-map order (glibc elf/dl-tls.c, _dl_determine_tlsoffset).
 
+    Raises `ZeroDivisionError` for an alignment of 0 on variant II, as the loader dies of SIGFPE.
     `start` is the counted TCB at the start of variant I, `least_align` the machine's constant T, `rseq` the (size,
     alignment) of the block appended behind the last module, or None.
     """
@@ -68,7 +71,7 @@ def lay_out(
     low = high = 0
     offsets = []
     for memsz, wanted, first_byte in segments:
-        unit = max(wanted, 1)
+        unit = wanted if variant == 2 else max(wanted, 1)
         align = max(align, unit)
         first = -first_byte & (unit - 1)
         if variant == 2:
@@ -102,7 +105,7 @@ def lay_out(
     if rseq is not None:
         end = round_up(end, rseq[1]) + rseq[0]
         align = max(align, rseq[1])
-    size = round_up(end + surplus, align if variant == 2 else least_align)
+    size = round_up((end + surplus) % _WORD, align if variant == 2 else least_align) % _WORD
     return Layout(tuple(offsets), end, align, size)
 
 

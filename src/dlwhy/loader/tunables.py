@@ -1,12 +1,21 @@
-"""GLIBC_TUNABLES: which values take effect (glibc elf/dl-tunables.c, elf/dl-tunables.list).
+"""GLIBC_TUNABLES: which values take effect (glibc elf/dl-tunables.c, elf/dl-tunables.list), and what is said of the others.
 
-A name that is not known is ignored; so is a value outside its bounds or with trailing characters. From 2.37 on an
-ill-formed list is ignored as a whole (commit 2ed18c5b53).
+Three readings, by release. Up to 2.38 each `name=value` takes effect as it is met, and a number ends where its digits end.
+2.39 (commits 680c597e9c, "elf: Do not parse ill-formatted strings", and f94446c38f) takes nothing of an ill-formed list,
+refuses a number with anything behind it, and says both. From 2.40 on (commit bcae44ea85, bug 31686) only the last setting of
+a name is looked at.
+A name that is not known is ignored, and so is a value outside its bounds.
 """
 
 from __future__ import annotations
 
 from dlwhy.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_WORD = 1 << 64
 
 
 class Tunables(Record):
@@ -22,44 +31,106 @@ class Tunables(Record):
 DEFAULTS = Tunables(4, 512, 1, 2, 1)
 
 BOUNDS = {
-    "glibc.rtld.nns": ("nns", 1, 16),
-    "glibc.rtld.optional_static_tls": ("optional_static_tls", 0, (1 << 64) - 1),
     "glibc.pthread.rseq": ("rseq", 0, 1),
     "glibc.rtld.dynamic_sort": ("dynamic_sort", 1, 2),
     "glibc.rtld.execstack": ("execstack", 0, 2),
+    "glibc.rtld.nns": ("nns", 1, 16),
+    "glibc.rtld.optional_static_tls": ("optional_static_tls", 0, _WORD - 1),
 }
-"""Tunable -> (field, least, most)."""
+"""Tunable -> (field, least, most), in the order in which the loader has them."""
+
+_SIZES = ("glibc.rtld.nns", "glibc.rtld.optional_static_tls")
+"""Those of type SIZE_T; the others are INT_32, and cut to it from 2.39 on."""
 
 
-def _number(text: str) -> int | None:
-    """Parse as _dl_strtoul does: decimal, 0x or 0 octal, blanks and a sign in front; None with anything behind."""
-    body = text.lstrip(" \t")
-    sign = 1
-    if body[:1] in ("-", "+"):
-        sign = -1 if body[0] == "-" else 1
-        body = body[1:]
+class Reading(Record):
+    """What a value of GLIBC_TUNABLES comes to."""
+
+    tunables: Tunables
+    notices: tuple[str, ...]
+    """Lines that the loader writes to standard error."""
+
+
+def _number(text: str) -> tuple[int, int]:
+    """Return (value modulo 2^64, characters read) as _dl_strtoul does (glibc elf/dl-misc.c)."""
+    at = len(text) - len(text.lstrip(" \t"))
+    negative = text[at : at + 1] == "-"
+    if text[at : at + 1] in ("-", "+"):
+        at += 1
+    if not ("0" <= text[at : at + 1] <= "9"):
+        return 0, at
     base, digits = 10, "0123456789"
-    if body[:2].lower() == "0x":
-        base, digits, body = 16, "0123456789abcdef", body[2:].lower()
-    elif body[:1] == "0":
+    if text[at] == "0":
         base, digits = 8, "01234567"
-    if not body or any(c not in digits for c in body):
+        if text[at + 1 : at + 2] in ("x", "X"):
+            base, digits, at = 16, "0123456789abcdefABCDEF", at + 2
+    end = at
+    while end < len(text) and text[end] in digits:
+        end += 1
+    value = int(text[at:end] or "0", base)
+    if value >= _WORD:
+        return _WORD - 1, _overflow(text, at, base)
+    return (-value if negative else value) % _WORD, end
+
+
+def _overflow(text: str, at: int, base: int) -> int:
+    """Return where reading stops: at the digit that no longer fits in 64 bits."""
+    value = 0
+    while value * base + int(text[at], base) < _WORD:
+        value = value * base + int(text[at], base)
+        at += 1
+    return at
+
+
+def _taken(values: dict[str, int], name: str, number: int) -> None:
+    field, least, most = BOUNDS[name]
+    if least <= number <= most:
+        values[field] = number
+
+
+def read_as_met(text: str) -> Reading:
+    """Up to 2.38: settings one after the other; digits are read as far as they go."""
+    values: dict[str, int] = {}
+    for name, equals, value in (item.partition("=") for item in text.split(":")):
+        if equals and name in BOUNDS:
+            _taken(values, name, _number(value)[0])
+    return Reading(DEFAULTS.but(**values), ())
+
+
+def _settings(text: str) -> Iterator[tuple[str, str]] | None:
+    """The (name, value) pairs of a list, or None for an ill-formed one: a last item without "=", or a value with one."""
+    items = text.split(":")
+    if "=" not in items[-1] or any(item.count("=") > 1 for item in items):
         return None
-    value = int(body, base)
-    return min(value, (1 << 64) - 1) * sign & ((1 << 64) - 1) if value < 1 << 64 else (1 << 64) - 1
+    return ((name, value) for name, equals, value in (item.partition("=") for item in items) if equals)
 
 
-def parse(text: str | None) -> Tunables:
-    """Return the tunables in force for a GLIBC_TUNABLES value (None: not set)."""
-    if not text:
-        return DEFAULTS
-    changes: dict[str, int] = {}
-    for item in text.split(":"):
-        name, equals, value = item.partition("=")
-        if not equals or name not in BOUNDS:
-            continue
-        field, least, most = BOUNDS[name]
-        number = _number(value)
-        if number is not None and least <= number <= most:
-            changes[field] = number
-    return DEFAULTS.but(**changes)
+def _refused(text: str) -> Reading:
+    return Reading(DEFAULTS, (f"WARNING: ld.so: invalid GLIBC_TUNABLES `{text}': ignored.",))
+
+
+def _all_of(settings: list[tuple[str, str]]) -> Reading:
+    values: dict[str, int] = {}
+    notices = []
+    for name, value in settings:
+        number, length = _number(value)
+        if length == len(value):
+            _taken(values, name, number if name in _SIZES else number % (1 << 32))
+        else:
+            notices.append(f"WARNING: ld.so: invalid GLIBC_TUNABLES value `{value}' for option `{name}': ignored.")
+    return Reading(DEFAULTS.but(**values), tuple(notices))
+
+
+def read_in_order(text: str) -> Reading:
+    """2.39: a well-formed list, each setting in turn."""
+    settings = _settings(text)
+    return _refused(text) if settings is None else _all_of([pair for pair in settings if pair[0] in BOUNDS])
+
+
+def read_last(text: str) -> Reading:
+    """2.40 and later: a well-formed list, the last setting of each name, in the order of the loader's own list."""
+    settings = _settings(text)
+    if settings is None:
+        return _refused(text)
+    last = dict(settings)
+    return _all_of([(name, last[name]) for name in BOUNDS if name in last])
