@@ -16,8 +16,7 @@ from dlwhy.elf.file import read
 from dlwhy.errors import ElfError
 from dlwhy.files import Files
 from dlwhy.view import View
-
-from .elf_bytes import tls_object
+from tests.elf_writer import tls_object
 
 TLS_LOCAL, TLS_GLOBAL, FILE_SYMBOL = 0x06, 0x16, 0x04
 

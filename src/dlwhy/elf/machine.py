@@ -44,6 +44,8 @@ class Machine(Record):
     """The program interpreter of an ordinary program (psABI)."""
     triplet: str
     """Multiarch directory name, what $LIB expands to on Debian is lib/TRIPLET."""
+    hash_word: int = 4
+    """Bytes of a DT_HASH entry (bits/elfclass.h, Elf_Symndx)."""
 
 
 def _set(*numbers: int) -> frozenset[int]:
@@ -88,7 +90,7 @@ MACHINES: dict[tuple[int, int], Machine] = {
         Machine(
             EM_S390, "s390x", 2, 2, _set(56), _set(54), _set(55), _set(), 12, 61, 11, 9, _set(),
             {54: "R_390_TLS_DTPMOD", 55: "R_390_TLS_DTPOFF", 56: "R_390_TLS_TPOFF"},
-            4096, True, "/lib/ld64.so.1", "s390x-linux-gnu",
+            4096, True, "/lib/ld64.so.1", "s390x-linux-gnu", 8,
         ),
         Machine(
             EM_RISCV, "riscv64", 2, 1, _set(11), _set(7), _set(9), _set(12), 3, 58, 5, 4, _set(),

@@ -147,8 +147,7 @@ class DynamicSymbols:
             return 0
         limit = elf.view.size // elf.layout.sym.size
         if DT_HASH in tags:
-            chains = self._words(tags[DT_HASH], 2)[1]
-            return min(chains, limit)
+            return min(self._hash_words(tags[DT_HASH], 2)[1], limit)
         if self._hash == DT_GNU_HASH:
             chain = self._load_chain()
             if chain:
@@ -311,10 +310,11 @@ class DynamicSymbols:
 
     def _walk(self, wanted: dict[bytes, int]) -> None:
         # DT_HASH: nbucket nchain, buckets, chains; the order along a chain is the order of lookup
-        buckets, chains = self._words(self._tags()[DT_HASH], 2)
+        table = self._tags()[DT_HASH]
+        buckets, chains = self._hash_words(table, 2)
         if not buckets:
             return
-        words = self._array_around(self._tags()[DT_HASH] + 8, buckets + chains)
+        words = self._hash_words(table, 2 + buckets + chains)[2:]
         left = 2 * len(words)
         for name in wanted:
             place = sysv_hash(name) % buckets
@@ -329,9 +329,14 @@ class DynamicSymbols:
             if name in self._heads[index]:
                 self._hits[name] = tuple(self._heads[index][name])
 
-    def _array_around(self, vaddr: int, number: int) -> array[int]:
-        data = self._elf.around(vaddr, 4 * min(number, self._elf.view.size // 4 + 1))
-        return self._array(data[: len(data) - len(data) % 4])
+    def _hash_words(self, vaddr: int, number: int) -> array[int]:
+        """Up to `number` words of DT_HASH, two at least. Raises `ElfError`."""
+        elf = self._elf
+        size = elf.row.hash_word if elf.row is not None else 4
+        data = elf.around(vaddr, size * min(number, elf.view.size // size + 2))
+        if len(data) < 2 * size:
+            data = elf.at(vaddr, 2 * size)
+        return self._array(data[: len(data) - len(data) % size], "Q" if size == 8 else "I")
 
     def _chain_from(self, index: int, buckets: int, words: array[int]) -> dict[bytes, list[int]]:
         """Return name -> indexes of one chain of DT_HASH, which ends at index 0 (STN_UNDEF)."""
