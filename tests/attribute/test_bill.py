@@ -320,11 +320,10 @@ def test_hostile_symbols() -> None:
 def test_a_damaged_symbol_table_costs_names_only() -> None:
     """A `.symtab` that leaves the file is told in a note; the segment is billed as unattributed."""
     data = tls_object(64, [(1, TLS_LOCAL, 0, 4, 0, 64)], b"\0a\0")
-    assert bill(read(View("whole", data))).unattributed == 0
-    import struct
-
-    at = data.index(struct.pack("<II", 1, 2), len(data) - 4 * 64)
-    damaged = data[: at + 32] + struct.pack("<Q", len(data) * 3 // 24 * 24) + data[at + 40 :]
+    whole = read(View("whole", data))
+    assert bill(whole).unattributed == 0
+    at = whole.shoff + 64 * next(i for i, section in enumerate(whole.sections) if section.name == ".symtab")
+    damaged = data[: at + 32] + (len(data) * 3 // 24 * 24).to_bytes(8, "little") + data[at + 40 :]
     found = bill(read(View("damaged", damaged)))
     balanced(found)
     assert found.unattributed == 64 and not found.complete
