@@ -1,0 +1,138 @@
+"""Bills -> text: the report of `tls`, and the lines of `check` that say who."""
+
+from __future__ import annotations
+
+from dlwhy.render.style import LABEL, bar, block, columns, count, label, pad, parts, printable, room, shortened, wrapped
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dlwhy.render.style import Piece, Style
+    from dlwhy.report import TlsFile, TlsObject, TlsReport, Trigger
+
+_MANY = 6
+"""Owners and variables shown without -v; the rest is one line."""
+_NAME = 32
+"""Columns of a name in a table at most."""
+_BAR = 20
+
+
+def tls(report: TlsReport, style: Style) -> str:
+    """Return the text of `tls`."""
+    report = printable(report)
+    lines: list[str] = []
+    for index, one in enumerate(report.files):
+        if index and not style.quiet:
+            lines.append("")
+        lines += _file(one, style)
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+def _file(one: TlsFile, style: Style) -> list[str]:
+    if one.error is not None:
+        return [style.paint(line, "yellow") for line in wrapped(one.error, room(style, 0))]
+    if one.tls is None:
+        text = f"{one.path}: no TLS segment" + ("" if one.triggers else ", and no initial-exec access to another's")
+    else:
+        text = f"{one.path}: {count(one.tls.size, 'byte')} of TLS, aligned to {one.tls.align}, {one.tls.model}"
+    lines = [style.paint(line, "bold") for line in wrapped(text, room(style, 0))]
+    if style.quiet:
+        return lines
+    if any(trigger.own for trigger in one.triggers):
+        lines += block(style, "so", "static: loaded by dlopen, it must fit into what is left of the static TLS block")
+    elif one.triggers:
+        lines += block(style, "so", "forces the TLS segment of another object into the static TLS block")
+    elif one.tls is not None and one.tls.model == "local-exec":
+        lines += block(style, "so", "static: a program's own TLS, laid out when it starts")
+    elif one.tls is not None:
+        lines += block(style, "so", "dynamic: nothing here forces it into the static TLS block")
+    lines += triggers(one.triggers, style, one.path)
+    if one.tls is not None:
+        lines += bulk(one.tls, style)
+        lines += origins(one.tls, style)
+        if style.verbose:
+            lines += _variables(one.tls, style)
+    return lines
+
+
+def triggers(found: tuple[Trigger, ...], style: Style, object_: str) -> list[str]:
+    """Return what forces a segment into the static block; where another object than `object_` does, its name."""
+    lines: list[str] = []
+    shown = found if style.verbose else found[:_MANY]
+    for index, one in enumerate(shown):
+        variable = one.variable or "a variable without a name"
+        whose = f"{one.owner} ({variable})" if one.owner != variable else variable
+        places = count(one.relocations, "relocation") if one.accesses is None else f"{one.accesses} accesses"
+        pieces: list[Piece] = [
+            (shortened(whose, room(style), style), ()), (f"initial-exec: {places}, {one.relocation}", ()),
+        ]  # fmt: skip
+        if one.object != object_:
+            pieces.append((f"in {one.object}", ("bold",)))
+        painted = label(style, "" if index else "trigger", "red")
+        lines += parts(style, " " * LABEL, " " * (LABEL + 2), pieces, painted)
+        if one.functions and style.verbose:
+            lines += [" " * (LABEL + 2) + style.paint(f"in {name}", "dim") for name in one.functions]
+    if len(found) > len(shown):
+        lines.append(" " * LABEL + style.paint(f"and {len(found) - len(shown)} more (-v)", "dim"))
+    if any(one.own or one.object != object_ for one in found):
+        what = "it" if len(found) == 1 else "them"
+        lines.append(" " * LABEL + style.paint(f"without {what} the segment would be dynamic", "dim"))
+    return lines
+
+
+def bulk(bill: TlsObject, style: Style) -> list[str]:
+    """Return whose the bytes are, the largest first, each with its share of the segment."""
+    if not bill.size:
+        return []
+    owners = bill.owners or bill.shares
+    shown = owners if style.verbose else owners[:_MANY]
+    rows = [(one.owner + " (crate)" * (one.kind == "crate"), one.bytes, one.variable or "") for one in shown]
+    rest = owners[len(shown) :]
+    if rest:
+        rows.append((f"{count(len(rest), 'more owner')} (-v)", sum(one.bytes for one in rest), ""))
+    if bill.padding:
+        rows.append(("padding", bill.padding, ""))
+    if bill.unattributed:
+        rows.append(("unnamed", bill.unattributed, "no symbol covers them"))
+    digits = len(str(bill.size))
+    numbers = digits + 9
+    widest = max(columns(name) for name, _, _ in rows)
+    width = widest if style.verbose else min(widest, _NAME, max(room(style) - numbers, 12))
+    length = min(_BAR, room(style) - width - numbers - 2)
+    lines = []
+    for index, (name, size, variable) in enumerate(rows):
+        drawn = bar(size / bill.size, style, length) if length > 3 else ""
+        left = f"{pad(shortened(name, width, style), width)}  {size:>{digits}}  {round(100 * size / bill.size):>3} %"
+        line = label(style, "" if index else "bulk") + left + (f"  {style.paint(drawn, 'cyan')}" if drawn else "")
+        used = LABEL + columns(left) + (2 + len(drawn) if drawn else 0)
+        space = style.width - used - 2
+        if variable and (columns(variable) <= space or space >= 24):
+            line += " " * (2 + max(0, min(_BAR - len(drawn), space - columns(variable))) if drawn else 2)
+            line += shortened(variable, space, style)
+        lines.append(line)
+    total = f"{'sum'.ljust(width)}  {bill.size:>{digits}}  aligned to {bill.align}"
+    lines.append(" " * LABEL + style.paint(total, "dim"))
+    for note in bill.notes:
+        lines += block(style, "", note, paint="dim")
+    return lines
+
+
+def origins(bill: TlsObject, style: Style) -> list[str]:
+    """Return how the owners came into the file."""
+    lines: list[str] = []
+    arrow = " → " if style.unicode else " -> "
+    for index, one in enumerate(bill.provenance):
+        path = arrow.join(one.path) or f"{one.owner} {one.version or ''}".rstrip()
+        lines += block(style, "" if index else "why here", f"{path}  {one.source}")
+    return lines
+
+
+def _variables(bill: TlsObject, style: Style) -> list[str]:
+    digits = len(str(bill.size))
+    lines = ["", "  " + style.paint("variables", "bold")]
+    for one in bill.shares:
+        unit = f", {one.unit}" if one.unit else ""
+        pieces: list[Piece] = [
+            (f"{one.bytes:>{digits}}", ()), (one.variable or "?", ()), (f"{one.owner}{unit}; {one.evidence}", ("dim",)),
+        ]  # fmt: skip
+        lines += parts(style, "  ", " " * (digits + 4), pieces)
+    return lines
