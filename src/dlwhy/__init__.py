@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dlwhy.api import Host as Host
     from dlwhy.api import check as check
+    from dlwhy.api import each as each
     from dlwhy.api import tls as tls
     from dlwhy.api import tree as tree
     from dlwhy.errors import DlwhyError as DlwhyError
@@ -21,21 +22,22 @@ if TYPE_CHECKING:
     from dlwhy.errors import UnsupportedError as UnsupportedError
     from dlwhy.errors import UsageError as UsageError
     from dlwhy.report import CheckReport as CheckReport
+    from dlwhy.report import FailedReport as FailedReport
     from dlwhy.report import TlsReport as TlsReport
     from dlwhy.report import TreeReport as TreeReport
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Host": "api", "check": "api", "tls": "api", "tree": "api",
+    "Host": "api", "check": "api", "each": "api", "tls": "api", "tree": "api",
     "DlwhyError": "errors", "ElfError": "errors", "FilesError": "errors", "UnsupportedError": "errors",
     "UsageError": "errors",
-    "CheckReport": "report", "TlsReport": "report", "TreeReport": "report",
+    "CheckReport": "report", "FailedReport": "report", "TlsReport": "report", "TreeReport": "report",
 }  # fmt: skip
 
 __all__ = [
-    "CheckReport", "DlwhyError", "ElfError", "FilesError", "Host", "TlsReport", "TreeReport", "UnsupportedError",
-    "UsageError", "__version__", "check", "tls", "tree",
+    "CheckReport", "DlwhyError", "ElfError", "FailedReport", "FilesError", "Host", "TlsReport", "TreeReport",
+    "UnsupportedError", "UsageError", "__version__", "check", "each", "tls", "tree",
 ]  # fmt: skip
 
 

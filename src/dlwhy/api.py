@@ -8,9 +8,9 @@ from dlwhy.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from dlwhy.report import CheckReport, TlsReport, TreeReport
+    from dlwhy.report import CheckReport, FailedReport, TlsReport, TreeReport
 
 
 class Host(Record):
@@ -70,19 +70,36 @@ class Options(Record):
 
 
 def check(
-    steps: Sequence[str | os.PathLike[str]], host: Host | None = None, *, sysroot: str | None = None, loader: str | None = None,
-    library_path: str | None = None, libc: str | None = None, cwd: str | None = None, secure: bool = False,
-    caller: str | None = None,
+    steps: Sequence[str | os.PathLike[str]], host: Host | None = None, *, sysroot: str | None = None,
+    loader: str | None = None, library_path: str | None = None, libc: str | None = None, cwd: str | None = None,
+    secure: bool = False, caller: str | None = None,
 ) -> CheckReport:  # fmt: skip
     """Return whether these loads succeed, in this order, in one process of the host; without steps: whether it starts.
 
-    Each step is `[FLAGS:]NAME`, `close:N`, `sym:N:NAME` or `call:N:NAME`. A library that does not load is a value of the
-    report. Raises `UsageError` for a question that cannot be asked, other `DlwhyError` when dlwhy itself fails.
+    Each step is `[FLAGS:]NAME`, `close:N`, `sym:N:NAME` or `call:N:NAME`. A library that does not load is a value of
+    the report. Raises `UsageError` for a question that cannot be asked, other `DlwhyError` when dlwhy itself fails.
     """
     from dlwhy.diagnose import check as run
 
     options = Options(_path(sysroot), _path(loader), library_path, libc, _path(cwd), secure, _path(caller))
     return run([os.fspath(step) for step in steps], host, options)
+
+
+def each(
+    files: Sequence[str | os.PathLike[str]], host: Host | None = None, *, sysroot: str | None = None,
+    loader: str | None = None, library_path: str | None = None, libc: str | None = None, cwd: str | None = None,
+    secure: bool = False, caller: str | None = None,
+) -> Iterator[CheckReport | FailedReport]:  # fmt: skip
+    """Yield a report for every file, each in a fresh process of the host; directories and archives are walked.
+
+    What dlwhy itself fails to examine has a `FailedReport`, and the others go on. Members of an archive are named
+    ARCHIVE!/MEMBER; it is unpacked into a temporary directory, which is removed when the iterator is closed.
+    Raises `UsageError` for a question that cannot be asked.
+    """
+    from dlwhy.each import each as run
+
+    options = Options(_path(sysroot), _path(loader), library_path, libc, _path(cwd), secure, _path(caller))
+    return run([os.fspath(file) for file in files], host, options)
 
 
 def tls(files: Sequence[str | os.PathLike[str]], *, sysroot: str | None = None) -> TlsReport:

@@ -7,16 +7,22 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
+    from collections.abc import Generator
+    from typing import Any, TextIO
 
     from dlwhy.api import Host
-    from dlwhy.report import CheckReport, TlsReport, TreeReport
+    from dlwhy.render.style import Style
+    from dlwhy.report import CheckReport, FailedReport, TlsReport, TreeReport
 
-    Report = CheckReport | TlsReport | TreeReport
+    Report = CheckReport | FailedReport | TlsReport | TreeReport
 
 _PIPE_CLOSED = 141
 """As a shell reports a process that SIGPIPE ended."""
 _INTERRUPTED = 130
+_WIDTH = 120
+"""Columns where nothing tells."""
+_WIDEST = 160
+"""Columns that are used at most: what stands at the right end of a line belongs to its left end."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -69,12 +75,19 @@ def _run(words: list[str]) -> int:
         return stop.code if isinstance(stop.code, int) else 2
     try:
         return _command(command, arguments)
-    except UsageError as error:
-        sys.stderr.write(f"dlwhy {command}: {error}\n")
-        return 2
     except DlwhyError as error:
-        sys.stderr.write(f"dlwhy {command}: {error}\n")
+        _complain(command, str(error))
+        return 2 if isinstance(error, UsageError) else 1
+    except RecursionError:
+        _complain(command, "libraries need one another more levels deep than dlwhy follows")
         return 1
+
+
+def _complain(command: str, text: str) -> None:
+    """Say one sentence; what names a file may hold is made harmless for a terminal."""
+    from dlwhy.render.style import printable
+
+    sys.stderr.write(f"dlwhy {command}: {printable(text)}\n")
 
 
 def _tolerant_output() -> None:
@@ -100,7 +113,9 @@ def _parse(words: list[str]) -> tuple[str, argparse.Namespace]:
             from os.path import exists
 
             if exists(words[0]):
-                sys.stderr.write(f"dlwhy: name a command first, e.g. `dlwhy check {words[0]}`\n")
+                from dlwhy.render.style import printable
+
+                sys.stderr.write(f"dlwhy: name a command first, e.g. `dlwhy check {printable(words[0])}`\n")
                 raise SystemExit(2)
         build(None).parse_args(words)
         raise SystemExit(2)
@@ -108,30 +123,33 @@ def _parse(words: list[str]) -> tuple[str, argparse.Namespace]:
 
 
 def _command(command: str, arguments: argparse.Namespace) -> int:
+    from dlwhy.cli.arguments import FORMATS
     from dlwhy.errors import UsageError
 
-    formats = [arguments.format, *(item.partition("=")[0] for item in arguments.outputs)]
-    for name in formats:
-        if name not in ("text", "json"):
-            raise UsageError(f"format {name!r} is not built yet; text and json are")
     for item in arguments.outputs:
-        if not item.partition("=")[2]:
-            raise UsageError(f"-o {item}: write FORMAT=PATH")
+        name, _, path = item.partition("=")
+        if name not in FORMATS or not path:
+            raise UsageError(f"-o {item}: write FORMAT=PATH, FORMAT being {' or '.join(FORMATS)}")
     statuses: list[int] = []
     sinks = _Sinks(arguments)
-    for report in _reports(command, arguments):
-        sinks.write(report)
-        statuses.append(report.exit_status)
-    sinks.close()
+    reports = _reports(command, arguments)
+    try:
+        for report in reports:
+            sinks.write(report)
+            statuses.append(report.exit_status)
+    finally:
+        reports.close()  # an archive that was unpacked is removed, also when whoever reads us has gone
     if not statuses:
-        sys.stderr.write(f"dlwhy {command}: nothing to examine: no file was named\n")
+        named = arguments.steps if command == "check" else []
+        what = f"no program and no library in {', '.join(named)}" if named else "no file was named"
+        _complain(command, f"nothing to examine: {what}")
         return 3
     from dlwhy.report import worst
 
     return worst(statuses)
 
 
-def _reports(command: str, arguments: argparse.Namespace) -> Iterator[Report]:
+def _reports(command: str, arguments: argparse.Namespace) -> Generator[Report]:
     from dlwhy import api
 
     if command == "tls":
@@ -139,47 +157,18 @@ def _reports(command: str, arguments: argparse.Namespace) -> Iterator[Report]:
             yield api.tls(arguments.files, sysroot=arguments.sysroot)
         return
     host = _host(arguments)
-    options = {
-        "sysroot": arguments.sysroot, "loader": arguments.loader, "library_path": arguments.library_path, "libc": arguments.libc,
-        "cwd": arguments.cwd, "secure": arguments.secure, "caller": arguments.caller,
-    }  # fmt: skip
+    names = ("sysroot", "loader", "library_path", "libc", "cwd", "secure", "caller")
+    options = {name: getattr(arguments, name) for name in names}
     if command == "tree":
-        yield api.tree(arguments.file, host, **options)
+        if arguments.file is not None:
+            yield api.tree(arguments.file, host, **options)
     elif arguments.each:
-        for path in _each(arguments.steps):
-            yield api.check([path], host, **options)
+        import gc
+
+        gc.enable()  # many processes are modelled one after the other, and each is gone when the next begins
+        yield from api.each(arguments.steps, host, **options)
     elif arguments.steps or host is not None:
         yield api.check(arguments.steps, host, **options)
-
-
-def _each(paths: list[str]) -> Iterator[str]:
-    """Every file named, directories walked in the order of their names; only what may be a library or program."""
-    import os
-
-    for path in paths:
-        if not os.path.isdir(path):
-            yield path if "/" in path or not os.path.exists(path) else f"./{path}"
-            continue
-        for directory, subdirectories, names in os.walk(path):
-            subdirectories.sort()
-            for name in sorted(names):
-                full = f"{directory}/{name}"
-                if not os.path.islink(full) and _is_elf(full):
-                    yield full
-
-
-def _is_elf(path: str) -> bool:
-    from dlwhy.errors import DlwhyError
-    from dlwhy.files import Files
-
-    files = Files()
-    try:
-        view = files.open(path)
-        return view.regular and view.head[:4] == b"\x7fELF"
-    except DlwhyError:
-        return False
-    finally:
-        files.close()
 
 
 def _host(arguments: argparse.Namespace) -> Host | None:
@@ -207,55 +196,77 @@ class _Sinks:
     """Where reports go: standard output in the format asked for, and a file for each -o."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
-        self._arguments = arguments
-        self._files: list[tuple[str, str, list[str]]] = []
-        for item in arguments.outputs:
-            name, _, path = item.partition("=")
-            self._files.append((name, path, []))
-
-    def write(self, report: Report) -> None:
-        """Render one report everywhere."""
-        arguments = self._arguments
-        sys.stdout.write(_rendered(report, arguments.format, arguments, sys.stdout))
-        sys.stdout.flush()
-        for name, _, parts in self._files:
-            parts.append(_rendered(report, name, arguments, None))
-
-    def close(self) -> None:
-        """Write the files. Raises `FilesError`."""
+        """Open the files, before any work is done. Raises `FilesError`."""
         from dlwhy.errors import FilesError
 
-        for _, path, parts in self._files:
+        self._arguments = arguments
+        self._written = 0
+        self._files: list[tuple[str, str, TextIO]] = []
+        for item in arguments.outputs:
+            name, _, path = item.partition("=")
             try:
-                with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
-                    file.write("".join(parts))
+                file = open(path, "w", encoding="utf-8", errors="surrogateescape")  # noqa: SIM115 -- until the process ends
+                self._files.append((name, path, file))
+            except (OSError, ValueError) as error:
+                reason = error.strerror if isinstance(error, OSError) else str(error)
+                raise FilesError(path, 0, f"cannot be written: {reason}") from None
+
+    def write(self, report: Report) -> None:
+        """Render one report everywhere. Raises `FilesError`."""
+        from dlwhy.errors import FilesError
+
+        sys.stdout.write(self._rendered(report, self._arguments.format, sys.stdout))
+        sys.stdout.flush()
+        for name, path, file in self._files:
+            try:
+                file.write(self._rendered(report, name, None))
+                file.flush()
             except OSError as error:
-                raise FilesError(path, error.errno or 0, error.strerror or str(error)) from None
+                raise FilesError(path, 0, f"cannot be written: {error.strerror}") from None
+        self._written += 1
+
+    def _rendered(self, report: Report, name: str, stream: object) -> str:
+        arguments = self._arguments
+        many = getattr(arguments, "each", False)
+        if name == "json":
+            from dlwhy.render.json_v1 import render
+
+            return render(report, line=many)
+        from dlwhy.render.style import Style
+
+        style = Style(
+            width=_width(stream), color=_colored(arguments.color, stream), unicode=_unicode(stream),
+            verbose=arguments.verbose, quiet=arguments.quiet,
+        )  # fmt: skip
+        between = "\n" if many and self._written and not arguments.quiet else ""
+        return between + _text(report, style)
 
 
-def _rendered(report: Report, name: str, arguments: argparse.Namespace, stream: object) -> str:
-    if name == "json":
-        from dlwhy.render.json_v1 import render
+def _text(report: Any, style: Style) -> str:
+    """Only the renderer that is needed is imported."""
+    if report.command == "tls":
+        from dlwhy.render.text_tls import tls
 
-        return render(report)
+        return tls(report, style)
+    if report.command == "tree":
+        from dlwhy.render.text_tree import tree
+
+        return tree(report, style)
     from dlwhy.render import text
 
-    style = text.Style(
-        width=_width(stream), color=_colored(arguments.color, stream), unicode=_unicode(stream), verbose=arguments.verbose,
-        quiet=arguments.quiet,
-    )  # fmt: skip
-    functions: dict[str, Callable[..., str]] = {"check": text.check, "tls": text.tls, "tree": text.tree}
-    return functions[report.command](report, style)
+    return text.failed(report, style) if report.exit_status == 1 else text.check(report, style)
 
 
 def _width(stream: object) -> int:
     import os
 
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and 0 < int(columns) < 10_000:
+        return min(int(columns), _WIDEST)
     try:
-        return os.get_terminal_size(stream.fileno()).columns  # type: ignore[attr-defined]
+        return min(os.get_terminal_size(stream.fileno()).columns or _WIDTH, _WIDEST)  # type: ignore[attr-defined]
     except (AttributeError, OSError, ValueError):
-        columns = os.environ.get("COLUMNS", "")
-        return int(columns) if columns.isdigit() and int(columns) > 0 else 120
+        return _WIDTH
 
 
 def _colored(wish: str, stream: object) -> bool:
