@@ -12,7 +12,7 @@ _dlwhy() {
     COMPREPLY=()
     compopt -o filenames 2>/dev/null
     case $prev in
-        --format) mapfile -t COMPREPLY < <(compgen -W "text json sarif html" -- "$cur"); return ;;
+        --format) mapfile -t COMPREPLY < <(compgen -W "text json" -- "$cur"); return ;;
         --color) mapfile -t COMPREPLY < <(compgen -W "auto always never" -- "$cur"); return ;;
         --cwd|--sysroot|--library-path) _dlwhy_directories; return ;;
         --loader|--caller) _dlwhy_files; return ;;

@@ -1,4 +1,4 @@
-"""Writes everything that the code itself knows: man page, completions, and the generated blocks of docs/.
+"""Writes everything that the code itself knows: man page, completions, JSON Schema, generated blocks of docs/.
 
 `python -m tools.docs` writes; with --check it only compares and says what is out of date (exit status 1).
 A block of a hand-written page stands between `<!-- NAME: written by ./dev docs -->` and `<!-- end of NAME -->`.
@@ -13,14 +13,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dlwhy
-from tools import command, completions, layers, man
+from tools import command, completions, layers, man, reference, schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROOT = Path(__file__).resolve().parent.parent
 
-BLOCKS: dict[str, Callable[[], str]] = {"layers": layers.as_markdown}
+BLOCKS: dict[str, Callable[[], str]] = {
+    "commands": reference.commands,
+    "exit-status": reference.exit_status,
+    "kinds": reference.kinds,
+    "layers": layers.as_markdown,
+    "library": reference.library,
+    "report": schema.as_markdown,
+    "rules": reference.rules,
+}
 """Name of a block -> what it says."""
 
 
@@ -32,6 +40,8 @@ def generated() -> dict[str, str]:
         "completions/dlwhy.bash": completions.bash(top, commands),
         "completions/_dlwhy": completions.zsh(top, commands),
         "completions/dlwhy.fish": completions.fish(top, commands),
+        "docs/reference/report-1.schema.json": schema.text(),
+        "src/dlwhy/render/report-1.schema.json": schema.text(),
     }
     for path in [Path("README.md"), *sorted(Path("docs").rglob("*.md"))]:
         if path.exists() and "written by ./dev docs -->" in (text := path.read_text("utf-8")):
@@ -64,7 +74,7 @@ def main(words: list[str]) -> int:
         if words:
             print(f"{path} is out of date: run ./dev docs", file=sys.stderr)
         else:
-            Path(path).parent.mkdir(exist_ok=True)
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
             Path(path).write_text(generated()[path], "utf-8")
             print(path)
     return 1 if words and stale else 0

@@ -22,7 +22,7 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
         "bytes → facts",
         (
             "elf", "elf.constants", "elf.records", "elf.machine", "elf.dynamic", "elf.symbols", "elf.versions",
-            "elf.notes", "elf.file", "elf.relocs", "elf.tls",
+            "elf.file", "elf.relocs", "elf.tls",
         ),
     ),
     "L2": (
@@ -45,14 +45,18 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
         "what it means: the report's records, the question, the verdict and its cures",
         ("report", "rules", "api", "question", "verdict", "fixes"),
     ),
-    "L5": ("the one road from a question to a report", ("diagnose",)),
-    "L6": ("a report → text", ("render", "render.json_v1", "render.text")),
+    "L5": ("the one road from a question to a report", ("diagnose", "archives", "each")),
+    "L6": (
+        "a report → text",
+        ("render", "render.json_v1", "render.style", "render.text_tls", "render.text", "render.text_tree"),
+    ),
     "L7": ("the command", ("cli", "cli.arguments", "cli.main", "__main__")),
 }  # fmt: skip
 
 # Imports that look ahead all the same, each with its reason. They stand inside functions.
 AHEAD = {
     ("api", "diagnose"): "the library's functions start the analysis only when they are called",
+    ("api", "each"): "as above",
     ("attribute.owners", "attribute.demangle"): "names are unfolded only when there are any",
 }
 

@@ -45,12 +45,16 @@ def _argument(one: Argument) -> list[str]:
     return [".TP", heading, *_lines(one.help)]
 
 
-def _exit_status(commands: list[Command]) -> list[str]:
-    """The sentence "exit status: 0 would load; ..." that ends the help of every command, as a list."""
+def exit_rows(commands: list[Command]) -> list[tuple[str, str]]:
+    """Return the sentence "exit status: 0 would load; ..." of the help of every command as (number, meaning)."""
     blocks = [" ".join(text.split()) for one in commands for text in _blocks(one.epilog)]
     [told] = {text for text in blocks if text.startswith("exit status:")}
-    rows = (row.split(" ", 1) for row in told.removeprefix("exit status: ").split("; "))
-    return [line for number, meaning in rows for line in (".TP", f"\\fB{number}\\fR", _text(meaning))]
+    rows = [row.split(" ", 1) for row in told.removeprefix("exit status: ").split("; ")]
+    return [(number, meaning) for number, meaning in rows]
+
+
+def _exit_status(commands: list[Command]) -> list[str]:
+    return [line for number, meaning in exit_rows(commands) for line in (".TP", f"\\fB{number}\\fR", _text(meaning))]
 
 
 def _blocks(text: str) -> list[str]:
