@@ -73,8 +73,8 @@ class Elf:
     """One ELF file. Immutable to its users; tables are decoded on first use and kept."""
 
     __slots__ = (
-        "_dynamic", "_loads", "_phdrs", "_sections", "_symbols", "_versions", "class_", "data", "entry", "flags",
-        "ident", "layout", "machine", "path", "phentsize", "phnum", "phoff", "shentsize", "shnum", "shoff", "shstrndx",
+        "_dynamic", "_loads", "_phdrs", "_sections", "_shdrs", "_symbols", "_versions", "class_", "data", "entry",
+        "flags", "ident", "layout", "machine", "path", "phentsize", "phnum", "phoff", "shentsize", "shnum", "shoff", "shstrndx",
         "type", "version", "view",
     )  # fmt: skip
 
@@ -102,6 +102,7 @@ class Elf:
         self._dynamic: Dynamic | bool | None = False
         self._symbols: DynamicSymbols | None = None
         self._versions: Versions | None = None
+        self._shdrs: bytes | None = None
         self._sections: tuple[Section, ...] | None = None
 
     @property
@@ -288,34 +289,58 @@ class Elf:
     def sections(self) -> tuple[Section, ...]:
         """The section headers; empty when there are none or when they lie outside the file."""
         if self._sections is None:
-            try:
-                self._sections = self._read_sections()
-            except ElfError:
-                self._sections = ()
+            rows = list(self.layout.shdr.iter_unpack(self._section_headers()))
+            names = self._section_names(rows)
+            result = []
+            for row in rows:
+                end = names.find(b"\0", row[0], row[0] + _MAX_SECTION_NAME)
+                name = names[row[0] : end].decode("utf-8", "surrogateescape") if end >= 0 else ""
+                result.append(Section(name, *row[1:]))
+            self._sections = tuple(result)
         return self._sections
 
-    def _read_sections(self) -> tuple[Section, ...]:
-        lay = self.layout
-        if not self.shoff or self.shentsize != lay.shdr.size:
-            return ()
-        count, strndx = self.shnum, self.shstrndx
-        first = lay.shdr.unpack(self.view.read(self.shoff, lay.shdr.size))
+    def section_of_type(self, kind: int) -> tuple[Section, Section | None] | None:
+        """Return the first section of a type (below 256) and the one that its sh_link names, both without their names.
+
+        None when there is none. Costs no look at the other sections.
+        """
+        raw, shdr = self._section_headers(), self.layout.shdr
+        size = shdr.size
+        column = raw[4 if self.little else 7 :: size]
+        index = column.find(kind)
+        while index >= 0:
+            row = shdr.unpack_from(raw, index * size)
+            if row[1] == kind:
+                link = row[6] * size
+                linked = Section("", *shdr.unpack_from(raw, link)[1:]) if link < len(raw) else None
+                return Section("", *row[1:]), linked
+            index = column.find(kind, index + 1)
+        return None
+
+    def _section_headers(self) -> bytes:
+        """The section headers as they stand in the file."""
+        if self._shdrs is None:
+            try:
+                self._shdrs = self._read_section_headers()
+            except ElfError:
+                self._shdrs = b""
+        return self._shdrs
+
+    def _read_section_headers(self) -> bytes:
+        shdr, count = self.layout.shdr, self.shnum
+        if not self.shoff or self.shentsize != shdr.size:
+            return b""
         if count == 0:
-            count = first[5]  # gABI ch. 4: the real number is in sh_size of section 0
-        if strndx == 0xFFFF:
-            strndx = first[6]
-        if count > _MAX_SECTIONS or count * lay.shdr.size > self.view.size:
-            return ()
-        rows = list(lay.shdr.iter_unpack(self.view.read(self.shoff, count * lay.shdr.size)))
-        names = b""
-        if strndx < count:
-            names = self.view.some(rows[strndx][4], min(rows[strndx][5], 1 << 24))
-        result = []
-        for row in rows:
-            end = names.find(b"\0", row[0], row[0] + _MAX_SECTION_NAME)
-            name = names[row[0] : end].decode("utf-8", "surrogateescape") if end >= 0 else ""
-            result.append(Section(name, *row[1:]))
-        return tuple(result)
+            count = shdr.unpack(self.view.read(self.shoff, shdr.size))[5]  # gABI ch. 4: it is in sh_size of section 0
+        if count > _MAX_SECTIONS or count * shdr.size > self.view.size:
+            return b""
+        return self.view.read(self.shoff, count * shdr.size)
+
+    def _section_names(self, rows: list[tuple[int, ...]]) -> bytes:
+        index = self.shstrndx
+        if index == 0xFFFF and rows:
+            index = rows[0][6]  # gABI ch. 4: it is in sh_link of section 0
+        return self.view.some(rows[index][4], min(rows[index][5], 1 << 24)) if index < len(rows) else b""
 
 
 def read(view: View) -> Elf:

@@ -7,6 +7,7 @@ filtered by the strided low byte of r_info; only what is not relative becomes Py
 from __future__ import annotations
 
 import re
+from functools import cache
 
 from dlwhy.elf.constants import (
     DT_JMPREL,
@@ -154,21 +155,27 @@ def split_info(elf: Elf, info: int) -> tuple[int, int]:
     return (info >> 32, info & 0xFFFFFFFF) if elf.layout.is64 else (info >> 8, info & 0xFF)
 
 
+@cache
+def _low_bytes(kinds: frozenset[int]) -> re.Pattern[bytes]:
+    return re.compile(b"[" + b"".join(re.escape(bytes([k & 0xFF])) for k in sorted(kinds)) + b"]")
+
+
 def of_types(elf: Elf, wanted: Iterable[int]) -> list[tuple[Relocation, str]]:
     """Return the relocations whose type is one of `wanted`, each with the name of its table, in loader order.
 
+    None is looked for among the first `Table.relative`, which the loader applies as relative whatever their type says.
     Raises `ElfError` when a table leaves the file.
     """
     kinds = frozenset(wanted)
     if not kinds:
         return []
-    low = re.compile(b"[" + b"".join(re.escape(bytes([k & 0xFF])) for k in sorted(kinds)) + b"]")
+    low = _low_bytes(kinds)
     lay = elf.layout
     result = []
     for table in tables(elf):
         layout = lay.rela if table.rela else lay.rel
         step = layout.size
-        for data in _pieces(elf, table, 0, step):
+        for data in _pieces(elf, table, table.relative, step):
             for match in low.finditer(_column(elf, data, table.rela)):
                 row = layout.unpack_from(data, match.start() * step)
                 symbol, kind = split_info(elf, row[1])

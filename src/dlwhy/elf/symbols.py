@@ -424,11 +424,9 @@ class StaticSymbols:
 
     def __init__(self, elf: Elf) -> None:
         self._elf = elf
-        self._section = next((s for s in elf.sections if s.type == SHT_SYMTAB), None)
+        self._section, self._strings = elf.section_of_type(SHT_SYMTAB) or (None, None)
         self.complete = self._section is not None
         """Whether the file has a `.symtab` at all."""
-        strings = elf.sections[self._section.link] if self._section and self._section.link < len(elf.sections) else None
-        self._strings = strings
 
     def name_at(self, offset: int) -> bytes:
         """Return the name at `offset` of the linked string table, found in a growing window."""
