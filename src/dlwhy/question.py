@@ -191,15 +191,15 @@ def _settings(
     if program is not None:
         row = program.row
         if row is None:
-            raise UnsupportedError(
-                f"{program.path}: no row of data covers {machine_name(program.machine, program.class_)}"
-            )
+            name = machine_name(program.machine, program.class_)
+            row = MACHINES[EM_X86_64, 2].but(e_machine=program.machine, name=name)  # nothing is computed with it
+            gap = f"how {name} loads {program.path}: no row of data covers that machine"
         interpreter = options.loader or program.interp
     else:
         row = _plain_machine(objects, options.loader)
         interpreter = options.loader or row.interp
     if interpreter is None:
-        gap = (
+        gap = gap or (
             f"{program.path if program else argv0} is statically linked; what it can load by itself is not modelled yet"
         )
         interpreter = row.interp
