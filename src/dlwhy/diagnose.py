@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dlwhy.api import Host, Options
-from dlwhy.errors import DlwhyError, FilesError
+from dlwhy.elf.constants import ET_REL
+from dlwhy.errors import DlwhyError, FilesError, UnsupportedError
 from dlwhy.files import Files
 from dlwhy.loader.faults import Death, Fault, Unknown
 from dlwhy.loader.link_map import EXECUTABLE, LinkMap
@@ -12,7 +13,6 @@ from dlwhy.question import LOADER_VARIABLES, Question, ask
 from dlwhy.report import (
     COMPUTED,
     FAILS,
-    LOADS,
     CheckReport,
     Finding,
     HostReport,
@@ -48,8 +48,8 @@ def check(steps: list[str], host: Host | None, options: Options) -> CheckReport:
         run = model(question)
         found = fixes(question, run)
         return CheckReport(
-            _host(question, run), run.steps, _static_tls(run), _bills(run), _findings(question, run), found.cures, found.not_cures,
-            run.start_searches,
+            _host(question, run), run.steps, _static_tls(run), _bills(run), _findings(question, run), found.cures,
+            found.not_cures, run.start_searches,
         )  # fmt: skip
     finally:
         question.objects.files.close()
@@ -61,8 +61,8 @@ def _host(question: Question, run: Run) -> HostReport:
     environment = {name: settings.env[name] for name in LOADER_VARIABLES if name in settings.env}
     known = libc.release != (0, 0)
     return HostReport(
-        question.host_name, settings.program, settings.interpreter, "glibc" if known else None, libc.text if known else None,
-        settings.machine.name, environment, question.inferred, run.startup,
+        question.host_name, settings.program, settings.interpreter, "glibc" if known else None,
+        libc.text if known else None, settings.machine.name, environment, question.inferred, run.startup,
     )  # fmt: skip
 
 
@@ -91,7 +91,7 @@ def _shown(process: Process, one: LinkMap) -> str:
     return one.name or process.settings.program or process.settings.argv0
 
 
-# -- who ----------------------------------------------------------------------------------------------------------------
+# -- who ---------------------------------------------------------------------------------------------------------------
 
 
 def _bills(run: Run) -> tuple[TlsObject, ...]:
@@ -128,8 +128,8 @@ def bill_of(elf: Elf, name: str, others: list[tuple[Elf, str]]) -> TlsObject:
     for other, shown in others:
         triggers += [_trigger(one, shown) for one in triggers_into(other, elf)]
     return TlsObject(
-        name, made.size, made.align, made.model, _shares(made.shares), made.padding, made.unattributed, tuple(triggers), (),
-        _shares(made.owners), made.notes,
+        name, made.size, made.align, made.model, _shares(made.shares), made.padding, made.unattributed, tuple(triggers),
+        (), _shares(made.owners), made.notes,
     )  # fmt: skip
 
 
@@ -151,14 +151,16 @@ def _findings(question: Question, run: Run) -> tuple[Finding, ...]:
             and step.needed_by
         ):
             findings.append(_finding(
-                "innocent-named", step.object or "", f"{step.object} only defines the variable; {step.needed_by} is what uses it as initial-exec"
+                "innocent-named", step.object or "",
+                f"{step.object} only defines the variable; {step.needed_by} is what uses it as initial-exec",
             ))  # fmt: skip
         if step.kind == "not-found" and request.action == "open" and "/" not in request.name and step.needed_by is None:
             here = f"{question.settings.cwd.rstrip('/')}/{request.name}"
             if question.objects.files.exists(here):
                 findings.append(_finding(
                     "not-in-current-directory", request.name,
-                    f"a file of that name is in the current directory, where dlopen does not look: write ./{request.name}",
+                    "a file of that name is in the current directory, where dlopen does not look: "
+                    f"write ./{request.name}",
                 ))  # fmt: skip
     return tuple(findings)
 
@@ -168,7 +170,7 @@ def _finding(rule: str, object_: str, message: str) -> Finding:
     return Finding(rule, row.severity, object_, message, COMPUTED, row.citation)
 
 
-# -- tls ----------------------------------------------------------------------------------------------------------------
+# -- tls ---------------------------------------------------------------------------------------------------------------
 
 
 def tls(files: list[str], options: Options) -> TlsReport:
@@ -193,7 +195,11 @@ def _tls_file(path: str, reader: Files) -> TlsFile:
         raise FilesError(
             path, view.read_errno, "is a directory" if reader.kind(path) == "directory" else "cannot be read"
         )
+    if view.head[:8] in (b"!<arch>\n", b"!<thin>\n"):
+        raise UnsupportedError(f"{path}: an archive: its members are not linked yet; name the library they went into")
     elf = Elf(view)
+    if elf.type == ET_REL:
+        raise UnsupportedError(f"{path}: an object file: it is not linked yet; name the library that it went into")
     if elf.debug_only:
         return TlsFile(
             path, f"{path}: a separate debug file: it has names, but no bytes that are ever loaded", None, ()
@@ -202,7 +208,7 @@ def _tls_file(path: str, reader: Files) -> TlsFile:
     return TlsFile(path, None, made if made.size else None, made.triggers)
 
 
-# -- tree ---------------------------------------------------------------------------------------------------------------
+# -- tree --------------------------------------------------------------------------------------------------------------
 
 
 def tree(file: str, host: Host | None, options: Options) -> TreeReport:
@@ -306,16 +312,19 @@ class _Walk:
         """Return the TLS access models of an object, and whether they force its own or another's TLS to be static."""
         from dlwhy.elf.tls import tls_relocations
 
-        found = self.models.get(id(at))
-        if found is None:
-            try:
-                relocations = tls_relocations(at.elf) if at.elf is not None else None
-            except DlwhyError:
-                relocations = None
-            found = ("+".join(relocations.models) or None, bool(relocations.tpoff)) if relocations is not None else (None, False)
-            if found[0] is None and at.tls is not None and at.tls.memsz and at.type == EXECUTABLE:
-                found = ("local-exec", True)
-            self.models[id(at)] = found
+        known = self.models.get(id(at))
+        if known is not None:
+            return known
+        try:
+            relocations = tls_relocations(at.elf) if at.elf is not None else None
+        except DlwhyError:
+            relocations = None
+        found: tuple[str | None, bool] = (None, False)
+        if relocations is not None:
+            found = ("+".join(relocations.models) or None, bool(relocations.tpoff))
+        if found[0] is None and at.tls is not None and at.tls.memsz and at.type == EXECUTABLE:
+            found = ("local-exec", True)
+        self.models[id(at)] = found
         return found
 
     def node(
@@ -344,8 +353,8 @@ class _Walk:
                     else:
                         children.append(self.node(child, child_name, child_how, (*above, at), child_tries))
         return TreeNode(
-            name, at.name or self.process.settings.program, how, state, tries, at.soname, size, at.tls.align if at.tls is not None else 0,
-            model_, static, tuple(children), at_startup,
+            name, at.name or self.process.settings.program, how, state, tries, at.soname, size,
+            at.tls.align if at.tls is not None else 0, model_, static, tuple(children), at_startup,
         )  # fmt: skip
 
 
