@@ -16,6 +16,7 @@ from dlwhy.report import (
     CheckReport,
     Finding,
     HostReport,
+    Search,
     Share,
     Startup,
     StaticBlock,
@@ -62,7 +63,8 @@ def _host(question: Question, run: Run) -> HostReport:
     known = libc.release != (0, 0)
     return HostReport(
         question.host_name, settings.program, settings.interpreter, "glibc" if known else None,
-        libc.text if known else None, settings.machine.name, environment, question.inferred, run.startup,
+        libc.text if known else None, settings.machine.name, environment, question.inferred,
+        run.startup.but(kind=run.startup_kind, because=run.startup_because),
     )  # fmt: skip
 
 
@@ -229,7 +231,7 @@ def _tree(file: str, question: Question) -> TreeReport:
         reason = run.startup_because or "the host cannot be modelled"
         empty = TreeNode(file, None, reason, "broken", (), None, 0, 0, None, False, (), False)
         return TreeReport(host, empty, 0, 0, 0, 0, f"{file}: {reason}")
-    walk = _Walk(process, from_start=name is None)
+    walk = _Walk(process, from_start=name is None, searches=run.start_searches)
     if name is None:
         top: LinkMap | None = process.program
         made: TreeNode = walk.node(process.program, question.host_name, "the program", ())
@@ -247,8 +249,9 @@ def _tree(file: str, question: Question) -> TreeReport:
 class _Walk:
     """Maps what a file needs, in the loader's order, then draws it depth first."""
 
-    def __init__(self, process: Process, from_start: bool) -> None:
+    def __init__(self, process: Process, from_start: bool, searches: tuple[Search, ...]) -> None:
         self.process = process
+        self.tries = {one.path: one.tries for one in searches if one.path is not None and one.tries}
         self.start = {id(one) for one in process.base.maps} if not from_start else set()
         self.from_start = from_start
         self.children: dict[int, list[tuple[str, LinkMap | None, str, tuple[Try, ...]]]] = {}
@@ -297,7 +300,7 @@ class _Walk:
                 else:
                     search = self.process.searches[-1] if self.process.searches else None
                     how = made.how if search is None or search.how == "already loaded" else search.how
-                    found.append((name, made, how or "with the program", tries))
+                    found.append((name, made, how or "with the program", tries or self.tries.get(made.name, ())))
         return found
 
     def _names(self, at: LinkMap) -> tuple[str, ...]:

@@ -96,6 +96,10 @@ class Startup(Record):
     """Exit status of a start that fails, minus the number for a signal; None when it does not fail."""
     loaded: tuple[str, ...]
     """Link-map names in load order, the program as its path, the vDSO left out."""
+    kind: Kind | None = None
+    """Which way it fails; None for a success."""
+    because: str | None = None
+    """The decisive comparison or the missing fact, in one sentence; None for a success."""
 
 
 class HostReport(Record):

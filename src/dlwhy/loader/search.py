@@ -281,6 +281,7 @@ class Finder:
             if where == "ld.so.cache":
                 hit = self._cached(name, loader)
                 if hit is None:
+                    attempts.append(Attempt(self._objects.cache_path, where, "no such name in it"))
                     continue
                 view = self.open(hit, where, attempts, verify)
                 if view is not None:

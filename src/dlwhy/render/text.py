@@ -12,10 +12,12 @@ if TYPE_CHECKING:
 
 _OUTCOME_COLOR = {LOADS: "green", FAILS: "red", DIES: "red", UNDECIDED: "yellow"}
 _START = {
-    LOADS: "would start", FAILS: "will not start", DIES: "would die while it starts", UNDECIDED: "may start: undecided",
+    LOADS: "would start", FAILS: "will not start", DIES: "would die while it starts", UNDECIDED: "starts",
 }  # fmt: skip
-_LOAD = {LOADS: "would load", FAILS: "will not load", DIES: "would kill the process", UNDECIDED: "may load: undecided"}
-_ACT = {LOADS: "succeeds", FAILS: "fails", DIES: "would kill the process", UNDECIDED: "may succeed: undecided"}
+_LOAD = {LOADS: "would load", FAILS: "will not load", DIES: "would kill the process", UNDECIDED: "loads"}
+_ACT = {LOADS: "succeeds", FAILS: "fails", DIES: "would kill the process", UNDECIDED: "succeeds"}
+_WHETHER = "undecided whether "
+"""What stands before a verdict that is none."""
 _PROVEN = {
     LOADS: "loads",
     FAILS: "it loads, and a later step still fails",
@@ -76,11 +78,15 @@ def _verdict(style: Style, verdict: str, outcome: str, kind: str | None) -> list
 
 def _start(report: CheckReport, style: Style) -> list[str]:
     start = report.host.startup
-    lines = _verdict(style, f"{report.host.name} {_START[start.outcome]}{_where(report)}", start.outcome, None)
+    whether = _WHETHER if start.outcome == UNDECIDED else ""
+    verdict = f"{whether}{report.host.name} {_START[start.outcome]}{_where(report)}"
+    lines = _verdict(style, verdict, start.outcome, start.kind)
     if start.message:
         lines += [*[""] * (not style.quiet), *message(style, "ld.so says", start.message)]
     if style.quiet:
         return lines
+    if start.because and start.because not in (start.message or ""):
+        lines += block(style, "because", start.because)
     if start.exit_status is not None:
         ended = f"exit status {start.exit_status}" if start.exit_status >= 0 else f"signal {-start.exit_status}"
         lines += block(style, "ends with", ended)
@@ -99,6 +105,7 @@ def _step(report: CheckReport, step: Step, number: int, style: Style) -> list[st
     acts = action in ("close", "sym", "call") and rest != ""
     name = step.request if acts or not step.searches else step.searches[0].name
     prefix = f"{number}. " if len(report.steps) > 1 else ""
+    prefix += _WHETHER if step.outcome == UNDECIDED else ""
     verdict = f"{prefix}{name} {(_ACT if acts else _LOAD)[step.outcome]} in {report.host.name}{_where(report)}"
     lines = _verdict(style, verdict, step.outcome, step.kind)
     if step.message is not None:
@@ -111,7 +118,8 @@ def _step(report: CheckReport, step: Step, number: int, style: Style) -> list[st
         if style.verbose:
             lines += [" " * LABEL + path for path in step.loaded]
     else:
-        lines += block(style, "because", step.because)
+        if step.because not in (step.message or ""):
+            lines += block(style, "because", step.because)
         if step.needed_by:
             lines += block(style, "needed by", step.needed_by)
         if step.mode:
@@ -173,7 +181,10 @@ def _extras(report: CheckReport, style: Style) -> list[str]:
     if report.host.inferred:
         lines += block(style, "host", f"{report.host.name}: {report.host.inferred} (--host names another)")
     for one in report.findings:
-        lines += block(style, one.severity, one.message)
+        if one.rule == "loader-notice":
+            lines += message(style, "ld.so notes", one.message)
+        else:
+            lines += block(style, one.severity, one.message)
     return ["", *lines] if lines else []
 
 

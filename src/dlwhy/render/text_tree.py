@@ -46,9 +46,10 @@ def _missing(node: TreeNode) -> list[TreeNode]:
 
 
 def _branch(node: TreeNode, lead: str, under: str, style: Style, lines: list[str]) -> None:
-    lines += parts(style, lead, under + ("│   " if node.children and style.unicode else "    "), _pieces(node))
+    below = under + ("    " if not node.children else "│   " if style.unicode else "|   ")
+    lines += parts(style, lead, below, _pieces(node))
     if node.state in ("missing", "broken") or (style.verbose and node.state == "first"):
-        lines += _tries(node, under + "    ", style)
+        lines += _tries(node, below, style)
     if len(under) > 4 * _DEEPEST:
         under = under[: 4 * _DEEPEST]
     for index, child in enumerate(node.children):
