@@ -40,6 +40,7 @@ def prepare(one: Scenario, root: Path, workshop: Workshop) -> Scenario:
     directory.mkdir(parents=True)
     for plan in full.plans:
         workshop.place(plan, directory)
+    Path(f"{root if root != Path('/') else ''}{full.cwd}").mkdir(parents=True, exist_ok=True)
     return full
 
 

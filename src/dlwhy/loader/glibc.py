@@ -85,6 +85,10 @@ FEATURES: dict[str, tuple[tuple[tuple[int, int], Any, str], ...]] = {
         ((2, 17), True, "elf/dl-load.c, _dl_make_stacks_executable"),
         ((2, 41), False, "commit 0ca8785a28: dlopen no longer makes the stack executable [M]"),
     ),
+    "execstack_forced": (
+        ((2, 17), False, ""),
+        ((2, 42), True, "elf/dl-execstack-tunable.c, stack_tunable_mode_force; commit 12a497c716, bug 32653 [M]"),
+    ),
     "relr": (
         ((2, 17), False, ""),
         ((2, 36), True, "elf/dynamic-link.h, DT_RELR; elf/dl-version.c, GLIBC_ABI_DT_RELR [M]"),
@@ -108,6 +112,10 @@ FEATURES: dict[str, tuple[tuple[tuple[int, int], Any, str], ...]] = {
     "depth_first_sort": (
         ((2, 17), False, "elf/dl-sort-maps.c [M]"),
         ((2, 35), True, "elf/dl-sort-maps.c, _dl_sort_maps_dfs; bug 17645 [M]"),
+    ),
+    "filters_of_the_top": (
+        ((2, 17), False, "elf/dl-deps.c, _dl_map_object_deps: assertion on the head of the search list [M]"),
+        ((2, 32), True, "commit eb447b7b4b: dlopen of a filter object works; bug 16272 [M]"),
     ),
     "relocates_all_new": (
         ((2, 17), True, "elf/dl-open.c: all objects from the new one on, sorted once more [M]"),
@@ -180,6 +188,11 @@ BACKPORTS: tuple[Backport, ...] = (
         (2, 31), b"glibc.rtld.optional_static_tls",
         {"surplus": tls.surplus_first_edition, "tls_tunables": True},
         "Debian 2.31-13+deb11u*: commit ffb17e7ba3 in its first edition [M]",
+    ),
+    Backport(
+        (2, 41), b"cannot enable executable stack as tunable requires",
+        {"execstack_forced": True},
+        "release/2.41/master and Debian 2.41-12: commit 12a497c716 [M]",
     ),
 )  # fmt: skip
 

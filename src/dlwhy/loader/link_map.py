@@ -19,11 +19,12 @@ DYNAMIC = "forced dynamic"
 class Scope:
     """A list of objects searched in order (struct r_scope_elem). Mutable: the global one grows."""
 
-    __slots__ = ("cache", "maps")
+    __slots__ = ("maps", "owner")
 
-    def __init__(self, maps: list[LinkMap] | None = None) -> None:
+    def __init__(self, owner: LinkMap, maps: list[LinkMap] | None = None) -> None:
+        self.owner = owner
+        """Whose list it is; it goes away with its owner."""
         self.maps: list[LinkMap] = maps if maps is not None else []
-        self.cache: dict[object, object] = {}
 
 
 class LinkMap:
@@ -56,7 +57,7 @@ class LinkMap:
         self.flags_1 = dynamic.flags_1 if dynamic is not None else 0
         self.origin: str | None = None
         self.path_lists: dict[str, list[str]] = {}
-        self.searchlist = Scope()
+        self.searchlist = Scope(self)
         """l_searchlist: the object and its dependencies, breadth-first; empty until it is opened itself."""
         self.initfini: list[LinkMap] = []
         """l_initfini: itself and its direct needs; after a dlopen of it, all dependencies in relocation order."""

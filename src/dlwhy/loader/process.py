@@ -97,6 +97,12 @@ class Process:
         self.forced: dict[int, list[tuple[LinkMap, LinkMap, bytes, int]]] = {}
         """Step -> (object with the relocation, object that pays, symbol, type) of each static TLS decision."""
 
+    @property
+    def execstack_mode(self) -> int:
+        """What glibc.rtld.execstack comes to: 0 forbidden, 1 at start-up only, 2 from the start (2.42, or a backport)."""
+        mode = self.tunables.execstack
+        return 1 if mode == 2 and not self.libc.execstack_forced else mode
+
     # -- mapping -------------------------------------------------------------------------------------------------
 
     def _verify(self, view: View, path: str) -> str | None:
@@ -205,7 +211,7 @@ class Process:
             and elf.dynamic.symbolic
             and made.scopes[0] is not made.searchlist
         ):
-            made.scopes.insert(0, Scope([made]))
+            made.scopes.insert(0, Scope(made, [made]))
         self._join_namespace(made, space)
         return made
 
@@ -225,10 +231,11 @@ class Process:
     def _check_stack(self, elf: Elf, name: str, by_dlopen: bool) -> None:
         if self.execstack or not wants_execstack(elf, self.settings):
             return
-        if by_dlopen and not self.libc.execstack_by_dlopen and self.tunables.execstack != 2:
+        if not self.libc.execstack_by_dlopen and (by_dlopen or self.execstack_mode != 1):
+            when = "dlopen does not make it executable" if by_dlopen else "glibc.rtld.execstack forbids to make it executable"
             raise Fault(
                 "execstack", "map", "cannot enable executable stack as shared object requires", name, 22,
-                because="it asks for an executable stack (PT_GNU_STACK), and since glibc 2.41 dlopen does not make it executable",
+                because=f"it asks for an executable stack (PT_GNU_STACK), and since glibc 2.41 {when}",
             )  # fmt: skip
         self.execstack = True
 
@@ -238,63 +245,74 @@ class Process:
         self, top: LinkMap, preloads: list[LinkMap], mode: int, space: Namespace, by_dlopen: bool
     ) -> None:
         """_dl_map_object_deps: load what `top` and the preloads need, breadth-first, and sort the result."""
-        known = [top, *preloads]
-        reached = {id(one) for one in known}
+        # [object, whether its own needs are loaded]; an object with filters lands behind those, which are walked next
+        known: list[tuple[LinkMap, bool]] = [(one, False) for one in (top, *preloads)]
+        reached = {id(one) for one, _ in known}
         position = 0
         while position < len(known):
-            at = known[position]
-            if at.elf is None:  # `plain`: the program that needs only libc
-                needs = self._plain_needs()
-            else:
-                try:
-                    needs = at.elf.dynamic.filters if at.elf.dynamic is not None else ()
-                except ElfError as error:
-                    raise died_reading(error, "depend") from None
+            at, done = known[position]
+            if done:
+                position += 1
+                continue
+            known[position] = (at, True)
             direct: list[LinkMap] = []
-            insert_at = position
-            for tag, name in needs:
-                expanded = self.finder.expand(name, at)
-                if expanded is None or not expanded:
-                    if tag == DT_AUXILIARY:
-                        raise Fault(
-                            "not-found", "depend", "empty dynamic string token substitution", name, needed_by=at.shown
-                        )
+            place = position
+            for tag, name in self._needs(at):
+                dependency = self._dependency(at, tag, name, mode, space, by_dlopen)
+                if dependency is None:
                     continue
-                try:
-                    dependency = self.map_object(
-                        expanded, at, at.type if at.type != EXECUTABLE else LIBRARY, mode, space, by_dlopen, at
-                    )
-                except Fault:
-                    if tag == DT_AUXILIARY:
-                        continue
-                    raise
-                assert dependency is not None
+                direct.append(dependency)
+                new = id(dependency) not in reached
+                reached.add(id(dependency))
                 if tag == DT_NEEDED:
-                    direct.append(dependency)
-                    if id(dependency) not in reached:
-                        reached.add(id(dependency))
-                        known.append(dependency)
-                else:
-                    direct.append(dependency)
-                    if id(dependency) in reached:
-                        old = next(i for i, one in enumerate(known) if one is dependency)
-                        if old > insert_at:
-                            known.insert(insert_at, known.pop(old))
-                            position += 1
-                            insert_at += 1
-                    else:
-                        reached.add(id(dependency))
-                        known.insert(insert_at, dependency)
-                        position += 1
-                        insert_at += 1
+                    if new:
+                        known.append((dependency, False))
+                    continue
+                if not new:
+                    late = next((i for i in range(place + 1, len(known)) if known[i][0] is dependency), -1)
+                    if late < 0:
+                        continue  # it stands in front already
+                    del known[late]
+                known.insert(place, (dependency, False))
+                place += 1
+                space.maps.remove(dependency)
+                space.maps.insert(next(i for i, one in enumerate(space.maps) if one is at), dependency)
             if at is not top and not at.initfini and (at.elf is None or at.elf.dynamic is not None):
                 at.initfini = [at, *direct]
-            position += 1
-        top.searchlist.maps = known
-        top.initfini = self._sorted(list(known), pin_first=top is not space.libc)
+        listed = [one for one, _ in known]
+        top.searchlist.maps = listed
+        if listed[0] is not top:
+            if not self.libc.filters_of_the_top:
+                raise _assertion("dl-deps.c", "_dl_map_object_deps", "map->l_searchlist.r_list[0] == map", "depend", top.shown)
+            listed = [top, *(one for one in listed if one is not top)]
+        top.initfini = self._sorted(list(listed), pin_first=top is not space.libc)
         if top.reldeps:
-            members = {id(one) for one in known}
+            members = {id(one) for one in listed if one is not top}
             top.reldeps = [one for one in top.reldeps if id(one) not in members]
+
+    def _needs(self, at: LinkMap) -> tuple[tuple[int, str], ...]:
+        if at.elf is None:  # `plain`: the program that needs only libc
+            return self._plain_needs()
+        try:
+            return at.elf.dynamic.filters if at.elf.dynamic is not None else ()
+        except ElfError as error:
+            raise died_reading(error, "depend") from None
+
+    def _dependency(
+        self, at: LinkMap, tag: int, name: str, mode: int, space: Namespace, by_dlopen: bool
+    ) -> LinkMap | None:
+        """One need of an object, loaded; None for one that is passed over."""
+        expanded = self.finder.expand(name, at)
+        if not expanded:
+            if tag == DT_AUXILIARY:
+                raise Fault("not-found", "depend", "empty dynamic string token substitution", name, needed_by=at.shown)
+            return None
+        try:
+            return self.map_object(expanded, at, at.type if at.type != EXECUTABLE else LIBRARY, mode, space, by_dlopen, at)
+        except Fault:
+            if tag == DT_AUXILIARY:
+                return None
+            raise
 
     def _sorted(self, maps: list[LinkMap], pin_first: bool) -> list[LinkMap]:
         if len(maps) > _LARGE_SORT:
@@ -687,7 +705,7 @@ class Process:
         space.maps = [one for one in space.maps if id(one) not in dead]
         for one in space.maps:
             one.scopes = [
-                scope for scope in one.scopes if not scope.maps or id(scope.maps[0]) not in dead or one is scope.maps[0]
+                scope for scope in one.scopes if id(scope.owner) not in dead or one is scope.owner
             ]
             one.reldeps = [other for other in one.reldeps if id(other) not in dead]
         if space.maps:
@@ -739,6 +757,12 @@ class Process:
                     except Fault as fault:
                         return fault.text.partition(": ")[2].encode("utf-8", "surrogateescape")
         return None
+
+
+def _assertion(file: str, function: str, expression: str, stage: str, path: str) -> Death:
+    """An assertion of the loader (elf/…, __assert_fail); the source line stands for any."""
+    text = f"Inconsistency detected by ld.so: {file}: 0: {function}: Assertion `{expression}' failed!"
+    return Death("assertion", stage, f"the loader asserts that {expression}", text, 127, path)
 
 
 def _divides_by_zero(path: str) -> Death:

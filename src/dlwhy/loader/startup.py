@@ -55,6 +55,11 @@ def _map(process: Process, program: Elf | None) -> list[str]:
         main.origin = process.objects.files.resolve(settings.program).rpartition("/")[0] or "/"
     process.program = main
     process.execstack = program is not None and wants_execstack(program, settings)
+    if not process.libc.execstack_by_dlopen:
+        if process.execstack and process.execstack_mode == 0:
+            text = "Fatal glibc error: executable stack is not allowed"
+            raise StartFailed(text, 127, "the program asks for an executable stack, and glibc.rtld.execstack forbids it", "execstack", None)
+        process.execstack |= process.execstack_mode == 2
     process._join_namespace(main, space)  # noqa: SLF001 -- the loader's own two halves
 
     facts = process.objects.loader_facts(settings.interpreter)
