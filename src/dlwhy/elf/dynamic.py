@@ -27,7 +27,7 @@ from dlwhy.errors import ElfError, TooLarge
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from dlwhy.elf.file import Elf
 
@@ -35,18 +35,19 @@ _LISTS = (DT_NEEDED, DT_AUXILIARY, DT_FILTER)
 _MAX_SIZE = 1 << 20
 """Bytes of entries looked at before DT_NULL (honest dynamic sections stay below a few KiB)."""
 _MAX_STRING = 1 << 20
+_BEFORE, _BEHIND = 1024, 1024
+"""Bytes read around a string that is in no window yet."""
 _STRING_BUDGET = 16
 """All strings together: at most this many times DT_STRSZ, and a megabyte."""
 
 
-def _entries(elf: Elf, vaddr: int, offset: int, filesz: int) -> Iterator[tuple[int, int]]:
-    """Yield (tag, value) for as long as somebody asks. Raises `ElfError` where nothing is mapped any more."""
+def _beyond(elf: Elf, vaddr: int, done: int) -> Iterator[tuple[int, int]]:
+    """Yield (tag, value) from `done` bytes on: no DT_NULL so far, and the loader goes on.
+
+    Raises `ElfError` where nothing is mapped any more.
+    """
     dyn = elf.layout.dyn
-    size = min(filesz, _MAX_SIZE)
-    data = elf.around(vaddr, size) if elf.loads else elf.view.some(offset, size)
-    done = len(data) - len(data) % dyn.size
-    yield from dyn.iter_unpack(data[:done])
-    while elf.loads:  # no DT_NULL so far: the loader goes on
+    while elf.loads:
         if done >= _MAX_SIZE:
             raise TooLarge(elf.path, -1, f"the dynamic section has no DT_NULL within {_MAX_SIZE} bytes")
         yield dyn.unpack(elf.at(vaddr + done, dyn.size))
@@ -56,7 +57,7 @@ def _entries(elf: Elf, vaddr: int, offset: int, filesz: int) -> Iterator[tuple[i
 class Dynamic:
     """Tags and strings of one object's dynamic section."""
 
-    __slots__ = ("_budget", "_elf", "_strings", "_strtab", "lists", "tags")
+    __slots__ = ("_budget", "_elf", "_strings", "_strtab", "_window", "_window_at", "lists", "tags")
 
     def __init__(self, elf: Elf, vaddr: int, offset: int, filesz: int) -> None:
         self._elf = elf
@@ -64,16 +65,28 @@ class Dynamic:
         """Tag -> value; of a repeated tag the last."""
         self.lists: list[tuple[int, int]] = []
         """(tag, string offset) of DT_NEEDED, DT_AUXILIARY and DT_FILTER, in file order."""
-        tags, lists = self.tags, self.lists
-        for tag, value in _entries(elf, vaddr, offset, filesz):
-            if tag in _LISTS:
-                lists.append((tag, value))
-            elif tag == 0:
-                break
-            tags[tag] = value
+        dyn, size = elf.layout.dyn, min(filesz, _MAX_SIZE)
+        data = elf.around(vaddr, size) if elf.loads else elf.view.some(offset, size)
+        done = len(data) - len(data) % dyn.size
+        if not self._take(dyn.iter_unpack(data if done == len(data) else data[:done])):
+            self._take(_beyond(elf, vaddr, done))
+        tags = self.tags
         self._strtab = tags.get(DT_STRTAB, 0)
         self._strings: dict[int, bytes] = {}
+        self._window = b""
+        self._window_at = 0
         self._budget = _STRING_BUDGET * min(tags.get(DT_STRSZ, 0), elf.view.size) + _MAX_STRING
+
+    def _take(self, entries: Iterable[tuple[int, int]]) -> bool:
+        """Keep the entries up to DT_NULL; whether there was one."""
+        tags, lists = self.tags, self.lists
+        for tag, value in entries:
+            if tag == 0:
+                return True
+            if tag in _LISTS:
+                lists.append((tag, value))
+            tags[tag] = value
+        return False
 
     def get(self, tag: int, default: int = 0) -> int:
         """Return the value of `tag`, or `default`."""
@@ -93,6 +106,26 @@ class Dynamic:
         return found
 
     def _cut(self, offset: int) -> bytes:
+        # Strings that are asked for stand close together: a window serves most of them with one read.
+        place = self._strtab + offset
+        start = place - self._window_at
+        window = self._window
+        if 0 <= start < len(window):
+            end = window.find(b"\0", start)
+            if end >= 0:
+                return window[start:end]
+        elf, first = self._elf, max(place - _BEFORE, self._strtab)
+        window = elf.around(first, _BEFORE + _BEHIND)
+        at = elf.offset_of(first)
+        if at is not None and elf.offset_of(first + len(window) - 1) == at + len(window) - 1:  # all of one segment
+            start = place - first
+            end = window.find(b"\0", start) if 0 <= start < len(window) else -1
+            if end >= 0:
+                self._window, self._window_at = window, first
+                return window[start:end]
+        return self._cut_long(offset)
+
+    def _cut_long(self, offset: int) -> bytes:
         place = self._strtab + offset
         size = 64
         while True:

@@ -74,8 +74,8 @@ class Elf:
 
     __slots__ = (
         "_dynamic", "_loads", "_phdrs", "_sections", "_shdrs", "_symbols", "_versions", "class_", "data", "entry",
-        "flags", "ident", "layout", "machine", "path", "phentsize", "phnum", "phoff", "shentsize", "shnum", "shoff", "shstrndx",
-        "type", "version", "view",
+        "flags", "ident", "layout", "machine", "path", "phentsize", "phnum", "phoff", "shentsize", "shnum", "shoff",
+        "shstrndx", "type", "version", "view",
     )  # fmt: skip
 
     def __init__(self, view: View) -> None:

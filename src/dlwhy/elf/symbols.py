@@ -424,7 +424,9 @@ class StaticSymbols:
 
     def __init__(self, elf: Elf) -> None:
         self._elf = elf
-        self._section, self._strings = elf.section_of_type(SHT_SYMTAB) or (None, None)
+        found = elf.section_of_type(SHT_SYMTAB)
+        self._section = found[0] if found is not None else None
+        self._strings = found[1] if found is not None else None
         self.complete = self._section is not None
         """Whether the file has a `.symtab` at all."""
 

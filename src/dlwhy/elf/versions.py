@@ -77,47 +77,57 @@ class Versions:
             self._defined = frozenset((one.hash, one.name) for one in self.defines or ())
         return self._defined
 
-    def _records(
-        self, window: _Window, kind: Struct, offset: int, next_field: int
-    ) -> list[tuple[int, tuple[int, ...]]]:
-        result = []
-        while True:
-            self._left -= 1
-            if self._left < 0:
-                raise TooLarge(self._elf.path, -1, "the version tables have more records than the file has room for")
-            row = kind.unpack(window.read(offset, kind.size))
-            result.append((offset, row))
-            if not row[next_field]:
-                return result
-            offset += row[next_field]
+    def _count(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise TooLarge(self._elf.path, -1, "the version tables have more records than the file has room for")
 
     def _read_needs(self, vaddr: int) -> tuple[tuple[str, tuple[Need, ...]], ...]:
-        lay, window = self._elf.layout, _Window(self._elf, vaddr)
+        lay, row = self._elf.layout, _Window(self._elf, vaddr).row
+        verneed, vernaux = lay.verneed, lay.vernaux
         assert self._elf.dynamic is not None
         string = self._elf.dynamic.string
         result = []
-        for offset, (version, _count, file, aux, _next) in self._records(window, lay.verneed, 0, 4):
+        offset = 0
+        while True:
+            self._count()
+            version, _, file, aux, following = row(verneed, offset)
             if version != 1 and self.verneed_version == 1:
                 self.verneed_version = version
             file_name = string(file)
-            needs = tuple(
-                Need(file_name, string(name), hash_, bool(flags & 2), other & 0x7FFF, bool(other & VERSYM_HIDDEN))
-                for _, (hash_, flags, other, name, _n) in self._records(window, lay.vernaux, offset + aux, 4)
-            )
-            result.append((file_name, needs))
-        return tuple(result)
+            needs = []
+            place = offset + aux
+            while True:
+                self._count()
+                hash_, flags, other, name, after = row(vernaux, place)
+                needs.append(
+                    Need(file_name, string(name), hash_, flags & 2 != 0, other & 0x7FFF, other & VERSYM_HIDDEN != 0)
+                )
+                if not after:
+                    break
+                place += after
+            result.append((file_name, tuple(needs)))
+            if not following:
+                return tuple(result)
+            offset += following
 
     def _read_defines(self, vaddr: int) -> tuple[Definition, ...]:
-        lay, window = self._elf.layout, _Window(self._elf, vaddr)
+        lay, row = self._elf.layout, _Window(self._elf, vaddr).row
+        verdef, verdaux = lay.verdef, lay.verdaux
         assert self._elf.dynamic is not None
         string = self._elf.dynamic.string
         result = []
-        for offset, (version, flags, index, _count, hash_, aux, _next) in self._records(window, lay.verdef, 0, 6):
+        offset = 0
+        while True:
+            self._count()
+            version, flags, index, _, hash_, aux, following = row(verdef, offset)
             if version != 1 and self.verdef_version == 1:
                 self.verdef_version = version
-            (name, _) = lay.verdaux.unpack(window.read(offset + aux, lay.verdaux.size))
+            name, _ = row(verdaux, offset + aux)
             result.append(Definition(string(name), hash_, flags, index & 0x7FFF))
-        return tuple(result)
+            if not following:
+                return tuple(result)
+            offset += following
 
     @property
     def has_versym(self) -> bool:
@@ -163,14 +173,15 @@ class _Window:
         self._elf, self._vaddr = elf, vaddr
         self._data = elf.around(vaddr, 2048)
 
-    def read(self, offset: int, size: int) -> bytes:
-        end = offset + size
+    def row(self, kind: Struct, offset: int) -> tuple[int, ...]:
+        """Return the record at `offset`. Raises `ElfError` when it leaves what is mapped of the file."""
+        end = offset + kind.size
         if end > len(self._data):
             if end <= _WINDOW:
                 self._data = self._elf.around(self._vaddr, 2 * end)
             if end > len(self._data):
-                data = self._elf.around(self._vaddr + offset, size)
-                if len(data) == size:
-                    return data
+                data = self._elf.around(self._vaddr + offset, kind.size)
+                if len(data) == kind.size:
+                    return kind.unpack(data)
                 raise ElfError(self._elf.path, -1, f"a version table at address {self._vaddr:#x} leaves the file")
-        return self._data[offset:end]
+        return kind.unpack_from(self._data, offset)
