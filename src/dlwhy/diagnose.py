@@ -62,7 +62,7 @@ def _host(question: Question, run: Run) -> HostReport:
     environment = {name: settings.env[name] for name in LOADER_VARIABLES if name in settings.env}
     known = libc.release != (0, 0)
     return HostReport(
-        question.host_name, settings.program, settings.interpreter, "glibc" if known else None,
+        question.host_name, settings.program, settings.interpreter or None, "glibc" if known else None,
         libc.text if known else None, settings.machine.name, environment, question.inferred,
         run.startup.but(kind=run.startup_kind, because=run.startup_because),
     )  # fmt: skip
@@ -227,8 +227,11 @@ def _tree(file: str, question: Question) -> TreeReport:
     host = _host(question, run)
     process = run.process
     name = question.requests[0].name if question.requests else None
+    if question.standalone is not None and question.program is not None and name is None:
+        return _tree_alone(host, question.program)
     if process is None or process.program is None or (name is not None and run.startup_kind is not None):
-        reason = run.startup_because or "the host cannot be modelled"
+        alone = question.standalone.because if question.standalone is not None else None
+        reason = alone or run.startup_because or "the host cannot be modelled"
         empty = TreeNode(file, None, reason, "broken", (), None, 0, 0, None, False, (), False)
         return TreeReport(host, empty, 0, 0, 0, 0, f"{file}: {reason}")
     walk = _Walk(process, from_start=name is None, searches=run.start_searches)
@@ -244,6 +247,16 @@ def _tree(file: str, question: Question) -> TreeReport:
         walk.map_all(top)
         made = walk.node(top, name, top.how, ())
     return TreeReport(host, made, len(walk.seen), walk.missing, walk.tls_total, walk.static_total, None)
+
+
+def _tree_alone(host: HostReport, program: Elf) -> TreeReport:
+    """A statically linked program: nothing comes along with it."""
+    size, align = (program.tls.memsz, program.tls.align) if program.tls is not None else (0, 0)
+    model_ = "local-exec" if size else None
+    root = TreeNode(
+        host.name, host.executable, "the program", "first", (), None, size, align, model_, bool(size), (), False
+    )
+    return TreeReport(host, root, 1, 0, size, size, None)
 
 
 class _Walk:

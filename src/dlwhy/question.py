@@ -6,7 +6,6 @@ import os
 import re
 
 from dlwhy.api import Host, Options
-from dlwhy.elf.file import Elf
 from dlwhy.elf.machine import EM_X86_64, MACHINES, machine_name
 from dlwhy.errors import DlwhyError, UnsupportedError, UsageError
 from dlwhy.files import Files
@@ -27,7 +26,9 @@ from dlwhy.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from dlwhy.elf.file import Elf
     from dlwhy.elf.machine import Machine
+    from dlwhy.hosts.executable import Standalone
 
 _NEWNS = 1 << 30
 _FLAGS = {
@@ -35,7 +36,8 @@ _FLAGS = {
     "nodelete": RTLD_NODELETE, "noload": RTLD_NOLOAD, "newns": _NEWNS,
 }  # fmt: skip
 LOADER_VARIABLES = (
-    "LD_LIBRARY_PATH", "LD_PRELOAD", "LD_AUDIT", "LD_BIND_NOW", "LD_BIND_NOT", "LD_DYNAMIC_WEAK", "LD_ORIGIN_PATH", "GLIBC_TUNABLES",
+    "LD_LIBRARY_PATH", "LD_PRELOAD", "LD_AUDIT", "LD_BIND_NOW", "LD_BIND_NOT", "LD_DYNAMIC_WEAK", "LD_ORIGIN_PATH",
+    "GLIBC_TUNABLES",
 )  # fmt: skip
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _OVERRIDE = re.compile(r"(?:glibc-)?2\.([0-9]+)$")
@@ -69,6 +71,8 @@ class Question(Record):
     caller: str | None
     missing: str | None
     """A fact without which nothing can be said about this process; None when all are there."""
+    standalone: Standalone | None = None
+    """What a statically linked host can load by itself; None for any other."""
 
 
 def parse_step(text: str) -> Request:
@@ -126,26 +130,33 @@ def _ask(steps: list[str], host: Host | None, options: Options, objects: Objects
         host = host.but(env=given)
         if host.kind == "executable" and missing is None and "/" not in host.target:
             try:
-                executable.find(host.target, _path_of(host), cwd, objects)
+                executable.find(host.target, _path_of(host, files), cwd, objects)
             except UsageError:
                 missing = f"its host: no program named {host.target} is on PATH (name one with --host)"
     env = dict(os.environ if host.env is None else host.env)
+    alone: Standalone | None = None
     if host.kind == "plain" or missing is not None:
         program, argv0, path = None, "plain" if host.kind == "plain" else host.target, None
     else:
-        found = executable.find(host.target, _path_of(host), cwd, objects)
+        found = executable.find(host.target, _path_of(host, files), cwd, objects)
         argv0, path = found.argv0, found.path
         remarks += found.remarks
+        env.update(found.env)
         program = objects.elf(path)
+        if program.interp is None and not executable.is_program(program):
+            raise UsageError(f"host {host.target!r}: {path} is a library, not a program")
+        alone = executable.standalone(program) if options.loader is None else None
     settings, gap = _settings(program, path, argv0, env, cwd, objects, options)
     return Question(
         settings, program, tuple(requests), objects, host.target, why, tuple(remarks), known_host(path), options.caller,
-        missing or gap,
+        missing or gap, alone,
     )  # fmt: skip
 
 
-def _path_of(host: Host) -> str:
-    return (os.environ if host.env is None else host.env).get("PATH") or _DEFAULT_PATH
+def _path_of(host: Host, files: Files) -> str:
+    """Where a host without a slash is looked up: PATH of its environment, else of this process, else the usual."""
+    own = None if files.root else os.environ.get("PATH")
+    return (host.env or {}).get("PATH") or own or _DEFAULT_PATH
 
 
 def _infer(requests: list[Request], cwd: str, objects: Objects) -> tuple[Host, str, list[Request], str | None]:
@@ -198,11 +209,11 @@ def _settings(
     else:
         row = _plain_machine(objects, options.loader)
         interpreter = options.loader or row.interp
-    if interpreter is None:
-        gap = gap or (
-            f"{program.path if program else argv0} is statically linked; what it can load by itself is not modelled yet"
+    if interpreter is None:  # statically linked
+        bare = ProcessSettings(
+            path, argv0, env, cwd, options.secure, row, glibc((0, 0)), "", None, False, row.page, 0, (0, 0)
         )
-        interpreter = row.interp
+        return bare, gap
     if explicit and not interpreter.startswith("/"):
         interpreter = f"{cwd.rstrip('/')}/{interpreter}"
     release, banner, strings = None, None, b""

@@ -14,6 +14,7 @@ from dlwhy.report import ASSUMED, COMPUTED, DIES, FAILS, LOADS, UNDECIDED, Searc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from dlwhy.hosts.executable import Standalone
     from dlwhy.loader.link_map import LinkMap
 
 
@@ -41,6 +42,8 @@ def model(question: Question, env: dict[str, str] | None = None, map_only: bool 
         gap = f"a fact is missing: {question.missing}"
         steps = tuple(_undecided(one, gap) for one in question.requests)
         return Run(None, startup, "unknown", gap, None, steps, ())
+    if question.standalone is not None:
+        return _alone(question, question.standalone)
     process = Process(settings, question.objects)
     outcome = LOADS
     kind: str | None = None
@@ -80,6 +83,22 @@ def model(question: Question, env: dict[str, str] | None = None, map_only: bool 
         steps = tuple(_never(one, why, outcome) for one in question.requests)
         return Run(process, startup, kind, because, object_, steps, searches)
     return Run(process, startup, None, None, None, _steps(process, question), searches)
+
+
+def _alone(question: Question, alone: Standalone) -> Run:
+    """A statically linked program: nothing can go wrong at its start, and it opens what its own dlopen lets it."""
+    startup = Startup(LOADS, None, None, (question.settings.program or "",))
+    steps = []
+    for one in question.requests:
+        step = _undecided(one, f"a fact is missing: {alone.because}")
+        if alone.dlopen != "own":
+            step = step.but(outcome=FAILS, kind="no-dlopen", because=alone.because, basis=COMPUTED)
+            if one.action == "open":
+                step = step.but(message=alone.message)
+            else:
+                step = step.but(kind="not-open", because=f"step {one.step} gave no handle")
+        steps.append(step)
+    return Run(None, startup, None, None, None, tuple(steps), ())
 
 
 def _searches(process: Process) -> tuple[Search, ...]:
@@ -147,9 +166,10 @@ def _steps(process: Process, question: Question) -> tuple[Step, ...]:
         step = _one(process, request, number, handles, caller)
         now = [one for space in process.namespaces for one in space.maps]
         alive = {id(one) for one in now}
+        gone = tuple(one.name for key, one in before.items() if key not in alive)
         step = step.but(
             loaded=tuple(one.name for one in now if id(one) not in before),
-            unloaded=step.unloaded if request.action == "close" else tuple(one.name for key, one in before.items() if key not in alive),
+            unloaded=step.unloaded if request.action == "close" else gone,
             assumptions=(*step.assumptions, *process.assumptions), searches=_searches(process),
         )  # fmt: skip
         if step.assumptions and step.outcome == LOADS:
@@ -197,8 +217,8 @@ def _one(
         return _call(process, request, found.map, base)
     except Fault as fault:
         return base.but(
-            outcome=FAILS, message=fault.message, kind=fault.kind, stage=fault.stage, object=fault.subject or fault.object or None,
-            needed_by=fault.needed_by, because=fault.because or fault.text,
+            outcome=FAILS, message=fault.message, kind=fault.kind, stage=fault.stage,
+            object=fault.subject or fault.object or None, needed_by=fault.needed_by, because=fault.because or fault.text,
         )  # fmt: skip
     except Death as death:
         return base.but(
