@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from dlwhy.hosts.known import attempt
 from dlwhy.loader import tls
 from dlwhy.question import LOADER_VARIABLES, Question
@@ -328,9 +326,9 @@ def _command(trial: _Trial) -> str | None:
     if program is None:
         return None
     given = settings.env
-    gone = [name for name in LOADER_VARIABLES if name in os.environ and name not in given]
+    gone = [name for name in question.shell if name not in given]
     words = [word for name in gone for word in ("-u", name)]
-    changed = [name for name in LOADER_VARIABLES if name in given and given[name] != os.environ.get(name)]
+    changed = [name for name in LOADER_VARIABLES if name in given and given[name] != question.shell.get(name)]
     parts = (["env", *words] if words else []) + [f"{name}={quote(given[name])}" for name in changed]
     parts.append(program)
     opens = [request for request in question.requests if request.action == "open"]

@@ -71,7 +71,9 @@ class Question(Record):
     caller: str | None
     missing: str | None
     """A fact without which nothing can be said about this process; None when all are there."""
-    standalone: Standalone | None = None
+    shell: dict[str, str]
+    """The loader's variables in this process's own environment: what a command printed for a shell starts from."""
+    standalone: Standalone | None
     """What a statically linked host can load by itself; None for any other."""
 
 
@@ -149,7 +151,7 @@ def _ask(steps: list[str], host: Host | None, options: Options, objects: Objects
     settings, gap = _settings(program, path, argv0, env, cwd, objects, options)
     return Question(
         settings, program, tuple(requests), objects, host.target, why, tuple(remarks), known_host(path), options.caller,
-        missing or gap, alone,
+        missing or gap, {name: os.environ[name] for name in LOADER_VARIABLES if name in os.environ}, alone,
     )  # fmt: skip
 
 

@@ -218,7 +218,8 @@ def _one(
     except Fault as fault:
         return base.but(
             outcome=FAILS, message=fault.message, kind=fault.kind, stage=fault.stage,
-            object=fault.subject or fault.object or None, needed_by=fault.needed_by, because=fault.because or fault.text,
+            object=fault.subject or fault.object or None, needed_by=fault.needed_by,
+            because=fault.because or fault.text,
         )  # fmt: skip
     except Death as death:
         return base.but(
