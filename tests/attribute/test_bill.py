@@ -89,7 +89,7 @@ def build(folder: Path, name: str, *command: str, **sources: str) -> Path:
     """Write `sources` (suffix after two underscores) and run a compiler on them; skip where it cannot work."""
     compiler = shutil.which(command[0])
     if compiler is None:
-        pytest.skip(f"no {command[0]} here")
+        pytest.skip(f"not run: no {command[0]} here")
     files = []
     for key, text in sources.items():
         file = folder / key.replace("__", ".")
@@ -130,7 +130,7 @@ def test_bulk_of_c(trigger: Path) -> None:
 def test_file_symbols_are_believed_where_linkers_keep_them_right(tmp_path: Path, linker: str) -> None:
     """Static variables have their source file under every linker; a hidden global's is right or not claimed."""
     if not any(shutil.which(name) for name in (f"ld.{linker}", linker)):
-        pytest.skip(f"no {linker} here")
+        pytest.skip(f"not run: no {linker} here")
     source = """
     static __thread int plain[10]; __attribute__((visibility("hidden"))) __thread int hidden[3];
     int *touch(int i) { plain[i]++; return &hidden[i]; }
@@ -177,7 +177,7 @@ def test_stripped(trigger: Path, tmp_path: Path, how: str) -> None:
     """Without local symbols what is not exported is unattributed, never called padding; --strip-debug keeps all."""
     strip = shutil.which("strip")
     if strip is None:
-        pytest.skip("no strip here")
+        pytest.skip("not run: no strip here")
     copy = tmp_path / "libtrigger.so"
     subprocess.run([strip, how, "-o", str(copy), str(trigger)], check=True)
     found = billed(copy)
@@ -229,7 +229,7 @@ def test_rel_addends_of_i386(tmp_path: Path) -> None:
         input="int x;", text=True, capture_output=True, check=False,
     )  # fmt: skip
     if probe.returncode:
-        pytest.skip("this gcc makes no i386 code")
+        pytest.skip("not run: this gcc makes no i386 code")
     found = billed(build(tmp_path, "lib32.so", "gcc", "-m32", "-O1", "-shared", "-nostdlib", "-fPIC", a__c=source))
     assert {(one.variable, one.relocation) for one in found.triggers} == {
         ("first", "R_386_TLS_TPOFF"), ("second", "R_386_TLS_TPOFF"),
@@ -258,7 +258,7 @@ def test_bulk_and_trigger_of_go(tmp_path: Path) -> None:
     """A Go c-shared library has one variable, which is also its trigger."""
     go = shutil.which("go")
     if go is None:
-        pytest.skip("no go here")
+        pytest.skip("not run: no go here")
     (tmp_path / "go.mod").write_text("module example\n")
     (tmp_path / "main.go").write_text(GO)
     import os
@@ -269,7 +269,7 @@ def test_bulk_and_trigger_of_go(tmp_path: Path) -> None:
         env={**os.environ, "GOFLAGS": "-mod=mod", "CGO_ENABLED": "1", "GOTOOLCHAIN": "local"},
     )  # fmt: skip
     if done.returncode:
-        pytest.skip(f"go cannot build a c-shared library here: {done.stderr[-200:]}")
+        pytest.skip(f"not run: go cannot build a c-shared library here: {done.stderr[-200:]}")
     found = billed(tmp_path / "libgo.so")
     assert ("Go runtime", "go", "runtime.tlsg") in {(s.owner, s.kind, s.variable) for s in found.shares}
     assert found.triggers[0].owner == "Go runtime" and found.triggers[0].own

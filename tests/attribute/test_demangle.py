@@ -43,7 +43,7 @@ def test_cxx_names_read() -> None:
 def test_the_filter_and_the_runtime_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a trusted runtime c++filt gives the same text."""
     if not os.access(module.FILTER, os.X_OK):
-        pytest.skip("no c++filt here")
+        pytest.skip("not run: no c++filt here")
     with_runtime = demangle_all(NAMES)
     monkeypatch.setattr(module, "_RUNTIMES", ())
     assert demangle_all(NAMES) == with_runtime

@@ -178,11 +178,11 @@ def test_every_name_of_the_toolchain_reads_as_the_reference_reads_it(tmp_path: P
     cargo = shutil.which("cargo")
     files = _rust_files()
     if cargo is None or not files:
-        pytest.skip("no Rust toolchain here")
+        pytest.skip("not run: no Rust toolchain here")
     shutil.copytree(HERE / "rust_reference", tmp_path / "ref")
     built = subprocess.run([cargo, "build", "--release", "-q"], cwd=tmp_path / "ref", capture_output=True, check=False)
     if built.returncode:
-        pytest.skip("the reference demangler could not be fetched and built")
+        pytest.skip("not run: the reference demangler could not be fetched and built")
     import re
 
     pattern = re.compile(

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.machine
 def _oracle(path: str, tool: str, *options: str) -> str:
     found = shutil.which(tool)
     if found is None:
-        pytest.skip(f"no {tool} here")
+        pytest.skip(f"not run: no {tool} here")
     return subprocess.run(
         [found, *options, path], capture_output=True, text=True, errors="surrogateescape", check=False
     ).stdout
