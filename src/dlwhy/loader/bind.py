@@ -386,10 +386,17 @@ def _check_one(
     return fault
 
 
+_VER_FLG_BASE = 1
+"""The definition that names the file itself (LSB Core, Symbol Version Definitions)."""
+
+
 def _newest(defines: Iterable[object], name: str) -> str:
     """Say what the provider has of the same family of versions, e.g. `GLIBC_2.36` at most."""
     family = name.rpartition("_")[0]
-    names = [one.name for one in defines if one.name.rpartition("_")[0] == family]  # type: ignore[attr-defined]
+    own = [one for one in defines if not one.flags & _VER_FLG_BASE]  # type: ignore[attr-defined]
+    names = [one.name for one in own if one.name.rpartition("_")[0] == family]  # type: ignore[attr-defined]
+    if not family:
+        return ", ".join(names[:8]) or "no version"
 
     def order(text: str) -> list[int]:
         return [int(part) if part.isdigit() else -1 for part in text.rpartition("_")[2].split(".")]
@@ -413,11 +420,11 @@ def type_class(machine: Machine, kind: int) -> int:
     return COPY if kind == machine.copy else 0
 
 
-def is_lazy(of: LinkMap, mode_lazy: bool) -> bool:
-    """Whether the object's jump table is left for later."""
+def is_lazy(of: LinkMap, mode_lazy: bool, profiling: bool) -> bool:
+    """Whether the object's jump table is left for later; with `profiling` also when the object itself asks not to."""
     assert of.elf is not None
     dynamic = of.elf.dynamic
-    return mode_lazy and dynamic is not None and not dynamic.bind_now and DT_JMPREL in dynamic.tags
+    return mode_lazy and dynamic is not None and (profiling or not dynamic.bind_now) and DT_JMPREL in dynamic.tags
 
 
 def wanted_names(of: LinkMap, infos: Iterable[int], machine: Machine) -> set[bytes]:
