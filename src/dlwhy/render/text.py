@@ -16,6 +16,7 @@ _START = {
 }  # fmt: skip
 _LOAD = {LOADS: "would load", FAILS: "will not load", DIES: "would kill the process", UNDECIDED: "loads"}
 _ACT = {LOADS: "succeeds", FAILS: "fails", DIES: "would kill the process", UNDECIDED: "succeeds"}
+_FLAGS = {"now", "lazy", "global", "local", "deepbind", "nodelete", "noload", "newns"}
 _WHETHER = "undecided whether "
 """What stands before a verdict that is none."""
 _PROVEN = {
@@ -103,7 +104,9 @@ def _start(report: CheckReport, style: Style) -> list[str]:
 def _step(report: CheckReport, step: Step, number: int, style: Style) -> list[str]:
     action, _, rest = step.request.partition(":")
     acts = action in ("close", "sym", "call") and rest != ""
-    name = step.request if acts or not step.searches else step.searches[0].name
+    name = step.request if acts or not _FLAGS.issuperset(action.split("-")) else rest
+    if not acts and step.searches:
+        name = step.searches[0].name  # made absolute, where the host does that
     prefix = f"{number}. " if len(report.steps) > 1 else ""
     prefix += _WHETHER if step.outcome == UNDECIDED else ""
     verdict = f"{prefix}{name} {(_ACT if acts else _LOAD)[step.outcome]} in {report.host.name}{_where(report)}"
@@ -128,7 +131,8 @@ def _step(report: CheckReport, step: Step, number: int, style: Style) -> list[st
         lines += block(style, "unloads", path)
     for text in step.assumptions:
         lines += block(style, "assumed", text, "yellow")
-    if step.kind in ("not-found", "wrong-class") and step.searches and not style.verbose:
+    missing = step.kind in ("not-found", "wrong-class") and step.searches and step.searches[-1].path is None
+    if missing and not style.verbose:
         lines += _tries(step.searches[-1], style)
     return lines
 

@@ -100,14 +100,17 @@ def bulk(bill: TlsObject, style: Style) -> list[str]:
     length = min(_BAR, room(style) - width - numbers - 2)
     lines = []
     for index, (name, size, variable) in enumerate(rows):
-        drawn = bar(size / bill.size, style, length) if length > 3 else ""
         left = f"{pad(shortened(name, width, style), width)}  {size:>{digits}}  {round(100 * size / bill.size):>3} %"
-        line = label(style, "" if index else "bulk") + left + (f"  {style.paint(drawn, 'cyan')}" if drawn else "")
-        used = LABEL + columns(left) + (2 + len(drawn) if drawn else 0)
-        space = style.width - used - 2
+        line = label(style, "" if index else "bulk") + left
+        space = style.width - LABEL - columns(left) - 2
+        blanks = 2
+        if length > 3:
+            drawn = bar(size / bill.size, style, length)
+            line += "  " + style.paint(drawn, "cyan") if drawn else ""
+            space -= len(drawn) + 2 * bool(drawn)
+            blanks += max(0, min(length - len(drawn) + 2 * (not drawn), space - columns(variable)))
         if variable and (columns(variable) <= space or space >= 24):
-            line += " " * (2 + max(0, min(_BAR - len(drawn), space - columns(variable))) if drawn else 2)
-            line += shortened(variable, space, style)
+            line += " " * blanks + shortened(variable, space, style)
         lines.append(line)
     total = f"{'sum'.ljust(width)}  {bill.size:>{digits}}  aligned to {bill.align}"
     lines.append(" " * LABEL + style.paint(total, "dim"))

@@ -1,0 +1,92 @@
+"""The golden cases: questions about the small system of tests/fixtures/system.py, one for each thing worth seeing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import dlwhy
+
+if TYPE_CHECKING:
+    from dlwhy.report import CheckReport, TlsReport, TreeReport
+    from tests.fixtures.system import System
+
+
+class Case(NamedTuple):
+    """One question."""
+
+    command: str
+    words: tuple[str, ...]
+    host: str = "plain"
+    env: tuple[tuple[str, str], ...] = ()
+    libc: str | None = None
+    verbose: bool = False
+
+    def ask(self, system: System) -> CheckReport | TlsReport | TreeReport:
+        """Return the report."""
+        root = str(system.root)
+        if self.command == "tls":
+            return dlwhy.tls(self.words, sysroot=root)
+        env = dict(self.env)
+        host = (
+            dlwhy.Host.plain(env) if self.host == "plain"
+            else dlwhy.Host.inferred(env) if self.host == "inferred"
+            else dlwhy.Host.executable(self.host, env)
+        )  # fmt: skip
+        if self.command == "tree":
+            return dlwhy.tree(self.words[0], host, sysroot=root, libc=self.libc)
+        return dlwhy.check(self.words, host, sysroot=root, libc=self.libc)
+
+
+def _check(*words: str, **more: object) -> Case:
+    return Case("check", words, **more)  # type: ignore[arg-type]
+
+
+ELSEWHERE = _check("/app/libfuture.so")
+"""Its sentence names the processor that it is asked on, so it has no golden file."""
+
+CASES: dict[str, Case] = {
+    "loads": _check("/app/libgood.so"),
+    "loads-verbose": _check("/app/libgood.so", verbose=True),
+    "host-starts": _check("/bin/host", host="inferred"),
+    "host-does-not-start": _check("/app/libgood.so", host="/bin/broken"),
+    "host-alone-does-not-start": _check("/bin/broken", host="inferred"),
+    "steps": _check(
+        "libdep.so.1", "global-lazy:/app/libgood.so", "sym:2:good", "sym:2:nothing", "close:2",
+        "noload:/app/libgood.so", "call:1:dep",
+    ),
+    "not-open": _check("/app/libgood.so", "/app/notes.txt", "close:1", "close:2"),
+    "namespace": _check("newns:/app/libgood.so"),
+    "invalid-mode": _check("global-newns:/app/libgood.so"),
+    "not-found": _check("libnowhere.so"),
+    "not-found-dependency": _check("/app/libneeds.so", env=(("LD_LIBRARY_PATH", "/opt/one:/opt/two"),)),
+    "wrong-class": _check("/app/libclass32.so"),
+    "wrong-machine": _check("/app/libarm.so"),
+    "unreadable": _check("/app/folder.so"),
+    "bad-header": _check("/app/notes.txt"),
+    "bad-header-short": _check("/app/short.so"),
+    "bad-segments": _check("/app/libalign.so"),
+    "not-a-library": _check("now:/bin/host"),
+    "execstack": _check("/app/libexecstack.so", libc="glibc-2.41"),
+    "missing-version": _check("/app/libclient.so"),
+    "bad-version-table": _check("/app/libverneed.so"),
+    "undefined-symbol": _check("/app/libundefined.so"),
+    "bad-relocation": _check("/app/libreloc.so"),
+    "static-tls-exhausted": _check("/app/index.node"),
+    "static-tls-exhausted-verbose": _check("/app/index.node", verbose=True),
+    "static-tls-exhausted-by-others": _check("/app/libsmall.so", "/app/libbig.so"),
+    "static-tls-innocent": _check("/app/libuser.so"),
+    "static-tls-alignment": _check("/app/libaligned.so"),
+    "static-tls-before-2.32": _check("/app/libbig.so", host="/bin/host", libc="glibc-2.31"),
+    "assertion": _check("/app/libpltrel.so"),
+    "signal": _check("/app/libalign0.so"),
+    "audit": _check("/app/libgood.so", env=(("LD_AUDIT", "/app/libaudit.so"),)),
+    "unknown": _check("/app/libgood.so", libc="glibc-2.99"),
+    "loader-notice": _check("/app/libgood.so", env=(("LD_PRELOAD", "/app/nothing.so"),)),
+    "tls": Case("tls", ("/app/index.node", "/app/libmixed.so", "/app/libgood.so", "/app/libuser.so", "/app/notes.txt")),
+    "tls-verbose": Case("tls", ("/app/libmixed.so",), verbose=True),
+    "tree": Case("tree", ("/app/tree/top.so",)),
+    "tree-verbose": Case("tree", ("/app/tree/top.so",), verbose=True),
+    "tree-host": Case("tree", ("/app/libgood.so",), host="/bin/host"),
+    "tree-program": Case("tree", ("/bin/host",), host="inferred"),
+    "tree-missing-root": Case("tree", ("/app/nothing.so",)),
+}  # fmt: skip

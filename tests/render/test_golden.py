@@ -1,0 +1,79 @@
+"""Golden files: what each case looks like as text and as JSON. DLWHY_UPDATE=1 rewrites them; read the diff."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from dlwhy.render import json_v1, text, text_tls, text_tree
+from dlwhy.render.style import Style
+from dlwhy.report import CheckReport, TlsReport
+from dlwhy.rules import KINDS
+from tests.render.cases import CASES
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+
+UNREACHED = {
+    "static-tls-dynamic-in-use": "needs a host whose threads have used the segment before",
+    "version-table-missing": "needs a library whose version table was cut out of it",
+    "isa-level": "its sentence names the processor of this machine",
+    "audit": "an auditor that cannot be loaded is left out with a notice",
+    "no-dlopen": "statically linked hosts are undecided so far",
+}
+"""Kinds that no golden case shows, with the reason."""
+
+
+def drawn(report: object, verbose: bool) -> str:
+    """The report as text, as for a file: no colours, 110 columns."""
+    style = Style(width=110, color=False, unicode=True, verbose=verbose, quiet=False)
+    if isinstance(report, CheckReport):
+        return text.check(report, style)
+    return text_tls.tls(report, style) if isinstance(report, TlsReport) else text_tree.tree(report, style)  # type: ignore[arg-type]
+
+
+def compare(name: str, made: str) -> None:
+    """Compare with the golden file, or write it."""
+    path = GOLDEN / name
+    if os.environ.get("DLWHY_UPDATE"):
+        path.write_text(made, "utf-8")
+    assert path.exists(), f"no {path.name}: DLWHY_UPDATE=1 ./dev test tests/render writes it"
+    assert made == path.read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_text(name: str, system) -> None:
+    """The text of the case is that of its golden file."""
+    compare(f"{name}.txt", drawn(CASES[name].ask(system), CASES[name].verbose))
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.verbose])
+def test_json(name: str, system) -> None:
+    """The JSON of the case is that of its golden file."""
+    compare(f"{name}.json", json_v1.render(CASES[name].ask(system)))
+
+
+def test_no_golden_file_is_left_over() -> None:
+    """Each golden file belongs to a case."""
+    wanted = {f"{name}.txt" for name in CASES} | {f"{name}.json" for name, case in CASES.items() if not case.verbose}
+    assert {path.name for path in GOLDEN.iterdir() if path.suffix in {".txt", ".json"}} == wanted
+
+
+def test_every_kind_of_failure_has_a_case() -> None:
+    """Each way to fail is shown by a golden case, or listed as out of reach with its reason."""
+    shown = set()
+    for name, case in CASES.items():
+        if case.command == "check" and not case.verbose:
+            report = json.loads((GOLDEN / f"{name}.json").read_text("utf-8"))
+            shown |= {step["kind"] for step in [*report["steps"], report["host"]["startup"]]}
+    assert set(KINDS) - shown == set(UNREACHED)
+
+
+def test_golden_files_hold_nothing_of_this_machine(system) -> None:
+    """No golden file names the directory that the system was built in, or this machine's home."""
+    for path in GOLDEN.iterdir():
+        held = path.read_text("utf-8")
+        assert str(system.root) not in held
+        assert os.path.expanduser("~") + "/" not in held
