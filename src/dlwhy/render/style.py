@@ -103,11 +103,21 @@ def shortened(text: str, width: int, style: Style) -> str:
     """Return `text`, its middle left out when it is wider than `width`: names are told apart by their ends."""
     if columns(text) <= width or style.verbose:
         return text
-    keep = max(width - len(style.dash), 2)
-    head, tail = text[: keep // 3], text[-(keep - keep // 3) :]
-    while columns(head) + columns(tail) > keep and tail:
-        head, tail = head[: len(head) - 1], tail[1:]
-    return head + style.dash + tail
+    keep = width - len(style.dash)
+    head = _beginning(text, max(keep // 3, 2))
+    return head + style.dash + _beginning(text[::-1], keep - columns(head))[::-1]
+
+
+def _beginning(text: str, width: int) -> str:
+    """As many characters of `text` as fit into `width` columns."""
+    if text.isascii():
+        return text[: max(width, 0)]
+    used = 0
+    for place, one in enumerate(text):
+        used += columns(one)
+        if used > width:
+            return text[:place]
+    return text
 
 
 def wrapped(text: str, width: int) -> list[str]:
@@ -156,11 +166,17 @@ def parts(style: Style, lead: str, under: str, pieces: Sequence[Piece], painted:
     """
     lines: list[str] = []
     line, used, begun = painted or lead, len(lead), False
-    for text, colors in pieces:
-        size = columns(text)
+    for piece, colors in pieces:
+        text, size = piece, columns(piece)
         if begun and used + 2 + size > style.width:
             lines.append(line)
             line, used, begun = under, len(under), False
+        if used + size > style.width and " " in text:
+            *broken, text = wrapped(text, room(style, max(used, len(under))))
+            for part in broken:
+                lines.append(line + (style.paint(part, *colors) if colors else part))
+                line, used = under, len(under)
+            size = columns(text)
         line += ("  " if begun else "") + (style.paint(text, *colors) if colors else text)
         used += (2 if begun else 0) + size
         begun = True

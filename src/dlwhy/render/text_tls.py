@@ -75,7 +75,7 @@ def triggers(found: tuple[Trigger, ...], style: Style, object_: str) -> list[str
         lines.append(" " * LABEL + style.paint(f"and {len(found) - len(shown)} more (-v)", "dim"))
     if any(one.own or one.object != object_ for one in found):
         what = "it" if len(found) == 1 else "them"
-        lines.append(" " * LABEL + style.paint(f"without {what} the segment would be dynamic", "dim"))
+        lines += block(style, "", f"without {what} the segment would be dynamic", paint="dim")
     return lines
 
 
@@ -109,11 +109,15 @@ def bulk(bill: TlsObject, style: Style) -> list[str]:
             line += "  " + style.paint(drawn, "cyan") if drawn else ""
             space -= len(drawn) + 2 * bool(drawn)
             blanks += max(0, min(length - len(drawn) + 2 * (not drawn), space - columns(variable)))
-        if variable and (columns(variable) <= space or space >= 24):
+        fits = columns(variable) <= space
+        if variable and (fits or (space >= 24 and not style.verbose)):
             line += " " * blanks + shortened(variable, space, style)
         lines.append(line)
-    total = f"{'sum'.ljust(width)}  {bill.size:>{digits}}  aligned to {bill.align}"
-    lines.append(" " * LABEL + style.paint(total, "dim"))
+        if style.verbose and not fits:
+            lines.append(" " * (LABEL + 2) + variable)
+    total = f"{'sum'.ljust(width)}  {bill.size:>{digits}}"
+    pieces: list[Piece] = [(total, ("dim",)), (f"aligned to {bill.align}", ("dim",))]
+    lines += parts(style, " " * LABEL, " " * (LABEL + 2), pieces)
     for note in bill.notes:
         lines += block(style, "", note, paint="dim")
     return lines
