@@ -45,7 +45,7 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
         "what it means: the report's records, the question, the verdict and its cures",
         ("report", "rules", "api", "question", "verdict", "fixes"),
     ),
-    "L5": ("the one road from a question to a report", ("diagnose", "archives", "each")),
+    "L5": ("the one road from a question to a report", ("diagnose", "archives", "walk")),
     "L6": (
         "a report → text",
         ("render", "render.json_v1", "render.style", "render.text_tls", "render.text", "render.text_tree"),
@@ -56,7 +56,7 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
 # Imports that look ahead all the same, each with its reason. They stand inside functions.
 AHEAD = {
     ("api", "diagnose"): "the library's functions start the analysis only when they are called",
-    ("api", "each"): "as above",
+    ("api", "walk"): "as above",
     ("attribute.owners", "attribute.demangle"): "names are unfolded only when there are any",
 }
 

@@ -96,7 +96,7 @@ def each(
     ARCHIVE!/MEMBER; it is unpacked into a temporary directory, which is removed when the iterator is closed.
     Raises `UsageError` for a question that cannot be asked.
     """
-    from dlwhy.each import each as run
+    from dlwhy.walk import each as run
 
     options = Options(_path(sysroot), _path(loader), library_path, libc, _path(cwd), secure, _path(caller))
     return run([os.fspath(file) for file in files], host, options)

@@ -54,7 +54,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 def _width() -> int:
     """Columns, as shutil.get_terminal_size finds them."""
     columns = os.environ.get("COLUMNS", "")
-    if columns.isdigit() and int(columns) > 0:
+    if columns.isdecimal() and len(columns) < 5 and int(columns) > 0:
         return int(columns)
     try:
         return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80  # type: ignore[union-attr]

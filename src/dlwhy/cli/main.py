@@ -261,7 +261,7 @@ def _width(stream: object) -> int:
     import os
 
     columns = os.environ.get("COLUMNS", "")
-    if columns.isdecimal() and 0 < int(columns) < 10_000:
+    if columns.isdecimal() and len(columns) < 5 and int(columns) > 0:
         return min(int(columns), _WIDEST)
     try:
         return min(os.get_terminal_size(stream.fileno()).columns or _WIDTH, _WIDEST)  # type: ignore[attr-defined]
