@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat as stat_bits
+from functools import partial
 
 from dlwhy.errors import FilesError
 from dlwhy.view import FileView, View
@@ -18,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _MAX_LINKS = 40
 """Links followed in one path before ELOOP, as the kernel counts (path_resolution(7))."""
 
@@ -84,19 +86,19 @@ class Files:
         return self._view(path, real)
 
     def _view(self, path: str, real: str) -> View:
-        def descriptor() -> int:
-            try:
-                return os.open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-            except ValueError:  # an embedded NUL byte; no such name can exist
-                raise FilesError(path, errno.ENOENT, os.strerror(errno.ENOENT)) from None
-            except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE) and self._release():
-                    return descriptor()
-                raise FilesError(path, error.errno or 0, error.strerror or str(error)) from None
-
-        view = FileView(path, descriptor(), descriptor)
+        view = FileView(path, self._descriptor(path, real), partial(self._descriptor, path, real))
         self._open_views.append(view)
         return view
+
+    def _descriptor(self, path: str, real: str) -> int:
+        try:
+            return os.open(real, _FLAGS)
+        except ValueError:  # an embedded NUL byte; no such name can exist
+            raise FilesError(path, errno.ENOENT, os.strerror(errno.ENOENT)) from None
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE) and self._release():
+                return self._descriptor(path, real)
+            raise FilesError(path, error.errno or 0, error.strerror or str(error)) from None
 
     def _release(self) -> bool:
         """Close the descriptors of older views (they open again when read); whether there were any."""

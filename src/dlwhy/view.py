@@ -108,6 +108,8 @@ class FileView(View):
 
     def _fetch(self, offset: int, size: int) -> bytes:
         data = self._pread(size, offset)
+        if len(data) == size:
+            return data
         while len(data) < size:
             more = self._pread(size - len(data), offset + len(data))
             if not more:
@@ -117,7 +119,7 @@ class FileView(View):
 
     def _pread(self, size: int, offset: int) -> bytes:
         try:
-            return os.pread(self._descriptor(), size, offset)
+            return os.pread(self._fd if self._fd >= 0 else self._descriptor(), size, offset)
         except OSError as error:
             raise FilesError(self.path, error.errno or 0, f"cannot be read: {error.strerror}") from None
 

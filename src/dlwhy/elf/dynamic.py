@@ -36,7 +36,7 @@ _MAX_SIZE = 1 << 20
 """Bytes of entries looked at before DT_NULL (honest dynamic sections stay below a few KiB)."""
 _MAX_STRING = 1 << 20
 _BEFORE, _BEHIND = 1024, 1024
-"""Bytes read around a string that is in no window yet."""
+"""Bytes read before and behind the start of a string that is in no window yet."""
 _STRING_BUDGET = 16
 """All strings together: at most this many times DT_STRSZ, and a megabyte."""
 
@@ -57,7 +57,7 @@ def _beyond(elf: Elf, vaddr: int, done: int) -> Iterator[tuple[int, int]]:
 class Dynamic:
     """Tags and strings of one object's dynamic section."""
 
-    __slots__ = ("_budget", "_elf", "_strings", "_strtab", "_window", "_window_at", "lists", "tags")
+    __slots__ = ("_budget", "_elf", "_strings", "_strtab", "_texts", "_window", "_window_at", "lists", "tags")
 
     def __init__(self, elf: Elf, vaddr: int, offset: int, filesz: int) -> None:
         self._elf = elf
@@ -73,18 +73,21 @@ class Dynamic:
         tags = self.tags
         self._strtab = tags.get(DT_STRTAB, 0)
         self._strings: dict[int, bytes] = {}
+        self._texts: dict[int, str] = {}
         self._window = b""
         self._window_at = 0
+        """Offset in DT_STRTAB of the first byte of the window."""
         self._budget = _STRING_BUDGET * min(tags.get(DT_STRSZ, 0), elf.view.size) + _MAX_STRING
 
     def _take(self, entries: Iterable[tuple[int, int]]) -> bool:
         """Keep the entries up to DT_NULL; whether there was one."""
         tags, lists = self.tags, self.lists
         for tag, value in entries:
-            if tag == 0:
-                return True
-            if tag in _LISTS:
-                lists.append((tag, value))
+            if not DT_NEEDED < tag < DT_AUXILIARY:  # nearly all tags lie between
+                if tag == 0:
+                    return True
+                if tag in _LISTS:
+                    lists.append((tag, value))
             tags[tag] = value
         return False
 
@@ -100,30 +103,32 @@ class Dynamic:
         found = self._strings.get(offset)
         if found is None:
             found = self._strings[offset] = self._cut(offset)
-            self._budget -= len(found)
-            if self._budget < 0:
-                raise TooLarge(self._elf.path, -1, f"strings overlap to more than {_STRING_BUDGET} times DT_STRSZ")
         return found
 
     def _cut(self, offset: int) -> bytes:
         # Strings that are asked for stand close together: a window serves most of them with one read.
-        place = self._strtab + offset
-        start = place - self._window_at
-        window = self._window
-        if 0 <= start < len(window):
+        start, window = offset - self._window_at, self._window
+        end = window.find(b"\0", start) if 0 <= start < len(window) else -1
+        if end < 0:
+            start, window = self._move_window(offset)
             end = window.find(b"\0", start)
-            if end >= 0:
-                return window[start:end]
-        elf, first = self._elf, max(place - _BEFORE, self._strtab)
-        window = elf.around(first, _BEFORE + _BEHIND)
-        at = elf.offset_of(first)
-        if at is not None and elf.offset_of(first + len(window) - 1) == at + len(window) - 1:  # all of one segment
-            start = place - first
-            end = window.find(b"\0", start) if 0 <= start < len(window) else -1
-            if end >= 0:
-                self._window, self._window_at = window, first
-                return window[start:end]
-        return self._cut_long(offset)
+        found = window[start:end] if end >= 0 else self._cut_long(offset)
+        self._budget -= len(found)
+        if self._budget < 0:
+            raise TooLarge(self._elf.path, -1, f"strings overlap to more than {_STRING_BUDGET} times DT_STRSZ")
+        return found
+
+    def _move_window(self, offset: int) -> tuple[int, bytes]:
+        """Read the neighbourhood of a string; where in it the string starts, and the bytes, all of one segment."""
+        vaddr = self._strtab + offset
+        for row in self._elf.loads:
+            if row[3] <= vaddr < row[3] + row[5]:
+                before = min(_BEFORE, offset, vaddr - row[3]) if offset > 0 else 0
+                size = min(before + _BEHIND, row[3] + row[5] - vaddr + before)
+                self._window = self._elf.view.some(vaddr - before - row[3] + row[2], size)
+                self._window_at = offset - before
+                return before, self._window
+        return 0, b""
 
     def _cut_long(self, offset: int) -> bytes:
         place = self._strtab + offset
@@ -140,8 +145,11 @@ class Dynamic:
             size *= 8
 
     def string(self, offset: int) -> str:
-        """Return the string at `offset` of DT_STRTAB, decoded with surrogateescape."""
-        return self.raw_string(offset).decode("utf-8", "surrogateescape")
+        """Return the string at `offset` of DT_STRTAB, decoded with surrogateescape. Raises as `raw_string`."""
+        found = self._texts.get(offset)
+        if found is None:
+            found = self._texts[offset] = self._cut(offset).decode("utf-8", "surrogateescape")
+        return found
 
     def _one(self, tag: int) -> str | None:
         offset = self.tags.get(tag)

@@ -7,17 +7,17 @@ headers. Section headers serve attribution only, and may be missing.
 from __future__ import annotations
 
 from dlwhy.elf.constants import PT_DYNAMIC, PT_INTERP, PT_LOAD, PT_TLS
+from dlwhy.elf.dynamic import Dynamic
 from dlwhy.elf.machine import Machine, machine
 from dlwhy.elf.records import Layout, layout
+from dlwhy.elf.versions import Versions
 from dlwhy.errors import ElfError, OutOfBounds, TooLarge
 from dlwhy.record import Record
 from dlwhy.view import LARGEST_READ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from dlwhy.elf.dynamic import Dynamic
     from dlwhy.elf.symbols import DynamicSymbols
-    from dlwhy.elf.versions import Versions
     from dlwhy.view import View
 
 _PAGE = 4096
@@ -141,9 +141,10 @@ class Elf:
     @property
     def loads(self) -> list[tuple[int, ...]]:
         """The PT_LOAD headers, in file order."""
-        if self._loads is None:
-            self._loads = [row for row in self.phdrs if row[0] == PT_LOAD]
-        return self._loads
+        found = self._loads
+        if found is None:
+            found = self._loads = [row for row in self.phdrs if row[0] == PT_LOAD]
+        return found
 
     @property
     def tls(self) -> TlsSegment | None:
@@ -250,14 +251,17 @@ class Elf:
             return bytes(rest)
         return view.some(offset, min(limit, -vaddr % _PAGE)) if vaddr - end < _PAGE else b""
 
+    def close(self) -> None:
+        """Give the descriptor and the decoded tables back; both come again when they are asked for."""
+        self._dynamic, self._symbols, self._versions = False, None, None  # they and this object hold one another
+        self.view.close()
+
     # -- what hangs from the program headers ---------------------------------------------------------------------
 
     @property
     def dynamic(self) -> Dynamic | None:
         """The dynamic section, found through PT_DYNAMIC; None when there is none with bytes in the file."""
         if self._dynamic is False:
-            from dlwhy.elf.dynamic import Dynamic
-
             place = None
             for row in self.phdrs:
                 if row[0] == PT_DYNAMIC and row[5]:
@@ -278,8 +282,6 @@ class Elf:
     def versions(self) -> Versions:
         """Version needs, definitions and the version of each dynamic symbol."""
         if self._versions is None:
-            from dlwhy.elf.versions import Versions
-
             self._versions = Versions(self)
         return self._versions
 

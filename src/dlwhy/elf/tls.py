@@ -5,6 +5,7 @@ DF_STATIC_TLS is no evidence: no loader looks at it, and on aarch64 no linker se
 
 from __future__ import annotations
 
+from dlwhy.elf.machine import MACHINES
 from dlwhy.elf.relocs import Relocation, of_types
 from dlwhy.record import Record
 
@@ -38,6 +39,10 @@ class TlsRelocations(Record):
         return tuple(names)
 
 
+_NONE = TlsRelocations((), (), (), ())
+_KINDS = {key: row.tpoff | row.dtpmod | row.dtpoff | row.tlsdesc for key, row in MACHINES.items()}
+
+
 def tls_relocations(elf: Elf) -> TlsRelocations:
     """Return the TLS relocations of an object; empty for a machine without a row.
 
@@ -45,8 +50,10 @@ def tls_relocations(elf: Elf) -> TlsRelocations:
     """
     row = elf.row
     if row is None or elf.dynamic is None:
-        return TlsRelocations((), (), (), ())
-    found = of_types(elf, row.tpoff | row.dtpmod | row.dtpoff | row.tlsdesc)
+        return _NONE
+    found = of_types(elf, _KINDS[row.e_machine, row.elf_class])
+    if not found:
+        return _NONE
 
     def kind(kinds: frozenset[int]) -> tuple[tuple[Relocation, str], ...]:
         return tuple(entry for entry in found if entry[0].type in kinds)

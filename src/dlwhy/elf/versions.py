@@ -6,6 +6,8 @@ the count beside it says. Offsets are unsigned, so no chain loops; tables that s
 
 from __future__ import annotations
 
+from struct import error as StructError  # noqa: N812 -- a class
+
 from dlwhy.elf.constants import DT_VERDEF, DT_VERNEED, DT_VERSYM, VERSYM_HIDDEN
 from dlwhy.errors import ElfError, TooLarge
 from dlwhy.record import Record
@@ -13,6 +15,7 @@ from dlwhy.record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from struct import Struct
+    from typing import Any
 
     from dlwhy.elf.file import Elf
 
@@ -77,57 +80,55 @@ class Versions:
             self._defined = frozenset((one.hash, one.name) for one in self.defines or ())
         return self._defined
 
-    def _count(self) -> None:
-        self._left -= 1
-        if self._left < 0:
-            raise TooLarge(self._elf.path, -1, "the version tables have more records than the file has room for")
-
     def _read_needs(self, vaddr: int) -> tuple[tuple[str, tuple[Need, ...]], ...]:
         lay, row = self._elf.layout, _Window(self._elf, vaddr).row
-        verneed, vernaux = lay.verneed, lay.vernaux
+        vernaux, hidden, new = lay.vernaux, VERSYM_HIDDEN, tuple.__new__
         assert self._elf.dynamic is not None
         string = self._elf.dynamic.string
         result = []
         offset = 0
         while True:
-            self._count()
-            version, _, file, aux, following = row(verneed, offset)
+            version, _, file, aux, following = row(lay.verneed, offset)
             if version != 1 and self.verneed_version == 1:
                 self.verneed_version = version
             file_name = string(file)
             needs = []
             place = offset + aux
-            while True:
-                self._count()
+            for _ in range(self._left):
                 hash_, flags, other, name, after = row(vernaux, place)
-                needs.append(
-                    Need(file_name, string(name), hash_, flags & 2 != 0, other & 0x7FFF, other & VERSYM_HIDDEN != 0)
-                )
+                values = (file_name, string(name), hash_, flags & 2 != 0, other & 0x7FFF, other & hidden != 0)
+                needs.append(new(Need, values))  # as Need(*values), at a third of its time
                 if not after:
                     break
                 place += after
+            else:
+                raise self._too_many()
+            self._left -= len(needs)
             result.append((file_name, tuple(needs)))
             if not following:
                 return tuple(result)
             offset += following
+            self._left -= 1
 
     def _read_defines(self, vaddr: int) -> tuple[Definition, ...]:
         lay, row = self._elf.layout, _Window(self._elf, vaddr).row
-        verdef, verdaux = lay.verdef, lay.verdaux
         assert self._elf.dynamic is not None
         string = self._elf.dynamic.string
         result = []
         offset = 0
-        while True:
-            self._count()
-            version, flags, index, _, hash_, aux, following = row(verdef, offset)
+        for _ in range(self._left):
+            version, flags, index, _, hash_, aux, following = row(lay.verdef, offset)
             if version != 1 and self.verdef_version == 1:
                 self.verdef_version = version
-            name, _ = row(verdaux, offset + aux)
+            name, _ = row(lay.verdaux, offset + aux)
             result.append(Definition(string(name), hash_, flags, index & 0x7FFF))
             if not following:
                 return tuple(result)
             offset += following
+        raise self._too_many()
+
+    def _too_many(self) -> TooLarge:
+        return TooLarge(self._elf.path, -1, "the version tables have more records than the file has room for")
 
     @property
     def has_versym(self) -> bool:
@@ -173,15 +174,20 @@ class _Window:
         self._elf, self._vaddr = elf, vaddr
         self._data = elf.around(vaddr, 2048)
 
-    def row(self, kind: Struct, offset: int) -> tuple[int, ...]:
+    def row(self, kind: Struct, offset: int) -> tuple[Any, ...]:
         """Return the record at `offset`. Raises `ElfError` when it leaves what is mapped of the file."""
-        end = offset + kind.size
-        if end > len(self._data):
-            if end <= _WINDOW:
-                self._data = self._elf.around(self._vaddr, 2 * end)
-            if end > len(self._data):
-                data = self._elf.around(self._vaddr + offset, kind.size)
-                if len(data) == kind.size:
-                    return kind.unpack(data)
-                raise ElfError(self._elf.path, -1, f"a version table at address {self._vaddr:#x} leaves the file")
-        return kind.unpack_from(self._data, offset)
+        try:
+            return kind.unpack_from(self._data, offset)
+        except StructError:  # behind the window
+            return kind.unpack(self._far(offset, kind.size))
+
+    def _far(self, offset: int, size: int) -> bytes:
+        end = offset + size
+        if len(self._data) < end <= _WINDOW:
+            self._data = self._elf.around(self._vaddr, 2 * end)
+        if end <= len(self._data):
+            return self._data[offset:end]
+        data = self._elf.around(self._vaddr + offset, size)
+        if len(data) == size:
+            return data
+        raise ElfError(self._elf.path, -1, f"a version table at address {self._vaddr:#x} leaves the file")
