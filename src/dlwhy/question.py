@@ -183,11 +183,13 @@ def _infer(requests: list[Request], cwd: str, objects: Objects) -> tuple[Host, s
             "/" in name or (inferred(name) is not None and objects.files.exists(f"{cwd.rstrip('/')}/{name}"))
         ):
             name = os.path.normpath(f"{cwd.rstrip('/')}/{name}")
+            if found is not None and found[0] == "node":  # require() follows links first (node lib, Module._findPath)
+                name = objects.files.resolve(name)
         made.append(request.but(name=name))
     if found is None:
         return (
             Host("plain", "plain", None),
-            "no host is known for such a file: a C program that needs only libc",
+            "a C program that needs only libc, since the name tells no other host",
             made,
             None,
         )

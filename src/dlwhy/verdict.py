@@ -76,7 +76,10 @@ def model(question: Question, env: dict[str, str] | None = None, map_only: bool 
     loaded = (
         tuple(one.name or settings.program or settings.argv0 for one in process.base.maps) if outcome == LOADS else ()
     )
-    startup = Startup(UNDECIDED if map_only and outcome == LOADS else outcome, message, status, loaded)
+    assumptions = _open_calls(process, process.base.maps) if outcome == LOADS and not map_only else ()
+    startup = Startup(
+        UNDECIDED if map_only and outcome == LOADS else outcome, message, status, loaded, assumptions=assumptions
+    )
     searches = _searches(process)
     if outcome != LOADS:
         why = "the program itself does not start" if outcome != UNDECIDED else because or ""
@@ -138,6 +141,7 @@ def _steps(process: Process, question: Question) -> tuple[Step, ...]:
     steps: list[Step] = []
     handles: dict[int, LinkMap | None] = {}
     caller = _caller(process, question.caller)
+    about_caller, process.assumptions = process.assumptions, []
     dead = False
     for number, request in enumerate(question.requests, 1):
         if dead:
@@ -170,7 +174,8 @@ def _steps(process: Process, question: Question) -> tuple[Step, ...]:
         step = step.but(
             loaded=tuple(one.name for one in now if id(one) not in before),
             unloaded=step.unloaded if request.action == "close" else gone,
-            assumptions=(*step.assumptions, *process.assumptions), searches=_searches(process),
+            assumptions=(*step.assumptions, *(about_caller if request.action == "open" else ()), *process.assumptions),
+            searches=_searches(process),
         )  # fmt: skip
         if step.assumptions and step.outcome == LOADS:
             step = step.but(basis=ASSUMED)
@@ -247,6 +252,7 @@ def _open(
     if request.new_namespace:
         space = Namespace(len(process.namespaces))
         process.namespaces.append(space)
+    before = {id(one) for each in process.namespaces for one in each.maps}
     handle = process.dlopen(request.name, mode, caller, number, space)
     handles[number] = handle
     if handle is None:
@@ -257,38 +263,34 @@ def _open(
             stage="map",
             because="the file is there but not loaded, and RTLD_NOLOAD loads nothing",
         )
-    new = [one for one in handle.searchlist.maps if one.static_since == process.when or one.init_called]
-    assumptions: list[str] = []
-    if mode & RTLD_LAZY and new:
-        assumptions = _lazy_calls(process, handle)
-    return base.but(object=handle.shown, because="all checks pass", assumptions=tuple(assumptions))
+    new = [one for space in process.namespaces for one in space.maps if id(one) not in before]
+    return base.but(object=handle.shown, because="all checks pass", assumptions=_open_calls(process, new))
 
 
-def _lazy_calls(process: Process, handle: LinkMap) -> list[str]:
-    """What lazy binding left open in the object itself: a call that would end the process."""
-    if handle.elf is None or handle.elf.dynamic is None or handle.elf.dynamic.bind_now or handle.type != "loaded":
-        return []
+def _open_calls(process: Process, new: list[LinkMap]) -> tuple[str, ...]:
+    """What a constructor of these objects must not do, if it is to return: call what nothing defines."""
     try:
-        name = process.find_unresolved_call(handle)
+        found = process.open_call([one for one in new if _has_constructor(one)])
     except DlwhyError:
-        return []
-    if name is None:
-        return []
+        return ()
+    if found is None:
+        return ()
+    of, name = found
     text = name.decode("utf-8", "surrogateescape")
-    runs = DT_INIT in handle.elf.dynamic.tags or DT_INIT_ARRAY in handle.elf.dynamic.tags
-    return (
-        [f"no constructor calls {text}, which nothing defines: lazy binding leaves it for its first call"]
-        if runs
-        else []
-    )
+    return (f"no constructor of {of.shown} calls {text}, which nothing defines; lazy binding waits for the first call",)
+
+
+def _has_constructor(one: LinkMap) -> bool:
+    tags = one.elf.dynamic.tags if one.elf is not None and one.elf.dynamic is not None else {}
+    return DT_INIT in tags or DT_INIT_ARRAY in tags
 
 
 def _call(process: Process, request: Request, of: LinkMap, base: Step) -> Step:
-    name = process.find_unresolved_call(of) if of.type == "loaded" else None
-    if name is None:
+    found = process.open_call([of])
+    if found is None:
         return base.but(
             object=of.shown,
             because=f"{request.name} is defined by {of.shown}, and every function that it may call is defined",
         )
-    text = name.decode("utf-8", "surrogateescape")
+    text = found[1].decode("utf-8", "surrogateescape")
     raise Unknown(f"whether {request.name} calls {text}, which lazy binding left and nothing defines", "relocate")
