@@ -100,6 +100,8 @@ class Startup(Record):
     """Which way it fails; None for a success."""
     because: str | None = None
     """The decisive comparison or the missing fact, in one sentence; None for a success."""
+    assumptions: tuple[str, ...] = ()
+    """What was taken for granted of the objects that start with the program, one sentence each."""
 
 
 class HostReport(Record):

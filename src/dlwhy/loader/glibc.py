@@ -52,6 +52,14 @@ FEATURES: dict[str, tuple[tuple[tuple[int, int], Any, str], ...]] = {
     "audit_lays_out_first": (
         ((2, 17), True, "elf/rtld.c, dl_main: init_tls before _dl_map_object_deps with an audit list [M]"),
     ),
+    "auditor_profiles": (
+        ((2, 17), ("la_version",), "elf/dl-reloc.c, _dl_relocate_object: consider_profiling |= GLRO(dl_audit) != NULL [M]"),
+        ((2, 35), ("la_x86_64_gnu_pltenter", "la_x86_64_gnu_pltexit"), "commit 32612615c5, bug 23734"),
+    ),
+    "audit_unload_dies": (
+        ((2, 17), True, "elf/dl-close.c, _dl_close_worker: la_activity for a namespace without objects [M]"),
+        ((2, 35), False, "elf/dl-audit.c, _dl_audit_activity_nsid; commit 3dac3959a5 [M]"),
+    ),
     "exec_refused_at_header": (
         ((2, 17), False, ""),
         ((2, 20), True, "elf/dl-load.c, open_verify"),

@@ -31,7 +31,7 @@ class LinkMap:
     """One loaded object. Mutable: it is the loader's own state."""
 
     __slots__ = (
-        "binding", "depth", "elf", "flags_1", "forced_by", "global_", "how", "identity", "init_called", "initfini", "loader",
+        "binding", "depth", "elf", "flags_1", "forced_by", "global_", "how", "identity", "init_called", "initfini", "lazy", "loader",
         "module_id", "name", "names", "namespace", "needed_by", "nodelete", "opened", "origin", "path_lists", "program_name",
         "reldeps", "relocated", "request", "scopes", "searchlist", "soname", "soname_added", "static_since", "tls",
         "tls_before", "tls_offset", "type", "versions_checked",
@@ -64,6 +64,8 @@ class LinkMap:
         self.scopes: list[Scope] = []
         self.relocated = False
         self.versions_checked = False
+        self.lazy = False
+        """Whether calls of functions are bound when they are made first."""
         self.init_called = False
         self.opened = 0
         """l_direct_opencount."""

@@ -8,7 +8,7 @@ Sources: glibc elf/rtld.c dl_main, elf/dl-deps.c, elf/dl-open.c, elf/dl-reloc.c,
 
 from __future__ import annotations
 
-from dlwhy.elf.constants import DF_1_NODELETE, DT_AUXILIARY, DT_FILTER, DT_NEEDED
+from dlwhy.elf.constants import DF_1_NODELETE, DT_AUXILIARY, DT_FILTER, DT_NEEDED, DT_PLTGOT
 from dlwhy.elf.relocs import split_info
 from dlwhy.errors import ElfError, FilesError
 from dlwhy.loader import tls
@@ -21,7 +21,6 @@ from dlwhy.loader.bind import (
     check_versions,
     is_lazy,
     resolve,
-    type_class,
     wanted_names,
 )
 from dlwhy.loader.faults import Death, Fault, Unknown
@@ -85,7 +84,10 @@ class Process:
         self.searches: list[SearchRecord] = []
         self.notices: list[str] = list(reading.notices)
         self.assumptions: list[str] = []
-        self.modules = 0
+        self.profiling = False
+        """Whether an auditor makes the loader keep jump tables lazy that ask for immediate binding."""
+        self.auditors = 0
+        """Auditors that were accepted; that their la_version does so is taken for granted."""
         self.surplus = 0
         self.start_used = 0
         self.when = "startup"
@@ -245,10 +247,31 @@ class Process:
         self, top: LinkMap, preloads: list[LinkMap], mode: int, space: Namespace, by_dlopen: bool
     ) -> None:
         """_dl_map_object_deps: load what `top` and the preloads need, breadth-first, and sort the result."""
-        # [object, whether its own needs are loaded]; an object with filters lands behind those, which are walked next
         known: list[tuple[LinkMap, bool]] = [(one, False) for one in (top, *preloads)]
+        failed: Fault | None = None
+        try:
+            self._walk(known, top, mode, space, by_dlopen)
+        except Fault as fault:
+            failed = fault  # what was found is listed all the same
+        listed = [one for one, _ in known]
+        top.searchlist.maps = listed
+        if listed[0] is not top:
+            if not self.libc.filters_of_the_top:
+                raise _assertion("dl-deps.c", "_dl_map_object_deps", "map->l_searchlist.r_list[0] == map", "depend", top.shown)
+            listed = [top, *(one for one in listed if one is not top)]
+        if failed is not None:
+            raise failed
+        top.initfini = self._sorted(list(listed), pin_first=top is not space.libc)
+        if top.reldeps:
+            members = {id(one) for one in listed if one is not top}
+            top.reldeps = [one for one in top.reldeps if id(one) not in members]
+
+    def _walk(
+        self, known: list[tuple[LinkMap, bool]], top: LinkMap, mode: int, space: Namespace, by_dlopen: bool
+    ) -> None:
+        """Grow `known`, (object, whether its needs are loaded), until all are: what an object filters goes in front of it."""
         reached = {id(one) for one, _ in known}
-        position = 0
+        position = moves = 0
         while position < len(known):
             at, done = known[position]
             if done:
@@ -273,22 +296,16 @@ class Process:
                     if late < 0:
                         continue  # it stands in front already
                     del known[late]
+                    moves += 1
+                    if moves > len(known) ** 2 + 64:
+                        why = f"{at.shown} and {dependency.shown} filter one another: the loader moves them for ever, until its stack ends"
+                        raise Death("signal", "depend", why, None, -11, at.shown)
                 known.insert(place, (dependency, False))
                 place += 1
                 space.maps.remove(dependency)
                 space.maps.insert(next(i for i, one in enumerate(space.maps) if one is at), dependency)
             if at is not top and not at.initfini and (at.elf is None or at.elf.dynamic is not None):
                 at.initfini = [at, *direct]
-        listed = [one for one, _ in known]
-        top.searchlist.maps = listed
-        if listed[0] is not top:
-            if not self.libc.filters_of_the_top:
-                raise _assertion("dl-deps.c", "_dl_map_object_deps", "map->l_searchlist.r_list[0] == map", "depend", top.shown)
-            listed = [top, *(one for one in listed if one is not top)]
-        top.initfini = self._sorted(list(listed), pin_first=top is not space.libc)
-        if top.reldeps:
-            members = {id(one) for one in listed if one is not top}
-            top.reldeps = [one for one in top.reldeps if id(one) not in members]
 
     def _needs(self, at: LinkMap) -> tuple[tuple[int, str], ...]:
         if at.elf is None:  # `plain`: the program that needs only libc
@@ -337,8 +354,12 @@ class Process:
             if one.elf is None:
                 continue
             plan: list[tuple[int, bool]] = []
+            lazy = one.lazy = is_lazy(one, mode_lazy, self.profiling)
             try:
-                plan.extend(binding(one, self.machine).ordered(is_lazy(one, mode_lazy)))
+                if lazy and one.elf.dynamic is not None and DT_PLTGOT not in one.elf.dynamic.tags:
+                    # elf_machine_runtime_setup writes to the table that this tag should name
+                    raise ElfError(one.shown, -1, "DT_JMPREL is to be bound lazily, but there is no DT_PLTGOT")
+                plan.extend(binding(one, self.machine).ordered(lazy))
                 wanted |= wanted_names(one, [info for info, deferred in plan if not deferred], self.machine)
             except ElfError as error:
                 broken[id(one)] = error
@@ -548,6 +569,8 @@ class Process:
         """dlopen or dlmopen: the handle, None for RTLD_NOLOAD of what is not loaded. Raises `Fault`, `Death`, `Unknown`."""
         if not mode & (RTLD_LAZY | RTLD_NOW):
             raise Fault("invalid-mode", "none", "invalid mode for dlopen()", name, 22)
+        if space is not None and mode & RTLD_GLOBAL:  # dlfcn/dlmopen.c, dlmopen_doit
+            raise Fault("invalid-mode", "none", "invalid mode", "", 22)
         space = space if space is not None else self.base
         assert self.program is not None
         if name == "":
@@ -742,20 +765,27 @@ class Process:
             found.map.tls_offset = DYNAMIC
         return found
 
-    def find_unresolved_call(self, of: LinkMap) -> bytes | None:
-        """Return the first called function of an object that lazy binding left and that nothing defines."""
-        if of.elf is None:
-            return None
-        space = self.namespaces[of.namespace]
-        lookup = Lookup(self.machine, self.libc, space.unique)
-        for info, deferred in binding(of, self.machine).ordered(True):
-            if deferred:
+    def open_call(self, among: list[LinkMap]) -> tuple[LinkMap, bytes] | None:
+        """Return (object, name) of the first call that lazy binding left to one of these objects and that would be its end.
+
+        Raises `ElfError` for a table that leaves its file.
+        """
+        lookups: dict[int, Lookup] = {}
+        for of in among:
+            if not of.lazy or of.elf is None:
+                continue
+            lookup = lookups.get(of.namespace)
+            if lookup is None:
+                lookup = lookups[of.namespace] = Lookup(self.machine, self.libc, self.namespaces[of.namespace].unique)
+            calls = [info for info, deferred in binding(of, self.machine).ordered(True) if deferred]
+            lookup.prepare(wanted_names(of, calls, self.machine), of.scopes)
+            for info in calls:
                 index, kind = split_info(of.elf, info)
-                if kind == self.machine.jump_slot and type_class(self.machine, kind):
+                if kind == self.machine.jump_slot:
                     try:
                         resolve(of, index, kind, self.machine, lookup)
-                    except Fault as fault:
-                        return fault.text.partition(": ")[2].encode("utf-8", "surrogateescape")
+                    except (Fault, Death):
+                        return of, of.elf.symbols.symbol(index).name
         return None
 
 
@@ -772,10 +802,10 @@ def _divides_by_zero(path: str) -> Death:
 
 
 def _why_missing(missing: Missing) -> str:
-    if "/" in missing.name:
-        return f"{missing.name} cannot be opened"
-    places = len(missing.attempts)
     skipped = [attempt for attempt in missing.attempts if attempt.result == "wrong machine"]
+    if "/" in missing.name:
+        return f"{missing.name} is for another machine" if skipped else f"{missing.name} cannot be opened"
+    places = len(missing.attempts)
     if skipped:
         return f"{skipped[0].path} is for another machine and was passed over; nothing else was found in {places} places tried"
     return f"no file of that name in {places} places tried"

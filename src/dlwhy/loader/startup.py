@@ -173,13 +173,26 @@ def _load_auditor(process: Process, name: str) -> None:
         handle = process.dlopen(name, RTLD_NOW, process.program, 0, space)
         assert handle is not None
         process.dlsym(handle, "la_version")
+        process.auditors += 1
+        process.profiling |= any(_defines(process, handle, one) for one in process.libc.auditor_profiles)
     except Fault as fault:
-        text = fault.text if fault.kind == "undefined-symbol" and "la_version" in fault.text else fault.message
-        process.notices.append(f"ERROR: ld.so: object '{name}' cannot be loaded as audit interface: {text}; ignored.")
         if space.maps:
+            if process.auditors and process.libc.audit_unload_dies:
+                why = f"{name} is refused as an auditor, and unloading it beside another one kills the loader"
+                raise Death("signal", "none", why, None, -11, name) from None
             for one in space.maps:
                 one.opened = 0
             process._collect(space)  # noqa: SLF001
+        text = f"ERROR: ld.so: object '{name}' cannot be loaded as audit interface: {fault.text}; ignored."
+        process.notices.append(text)
+
+
+def _defines(process: Process, handle: LinkMap, name: str) -> bool:
+    try:
+        process.dlsym(handle, name)
+    except Fault:
+        return False
+    return True
 
 
 __all__ = ["Death", "ElfError", "StartFailed", "Unknown", "died_reading", "start"]
