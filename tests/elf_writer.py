@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 PAGE = 0x1000
@@ -70,6 +71,7 @@ def raw(name: str | bytes) -> bytes:
     return name.encode("utf-8", "surrogateescape") if isinstance(name, str) else name
 
 
+@lru_cache(1024)
 def gnu_hash(name: bytes) -> int:
     """As in the GNU hash section's description, written a second time so that the reader is not its own witness."""
     h = 5381
@@ -78,6 +80,7 @@ def gnu_hash(name: bytes) -> int:
     return h
 
 
+@lru_cache(1024)
 def sysv_hash(name: bytes) -> int:
     """The function printed in gABI ch. 5, in its own words."""
     h = 0
@@ -270,14 +273,14 @@ class _Layout:
         return out
 
     def relocations(self, relocs: list[Reloc], data_at: int) -> bytes:
-        out = b""
+        out = bytearray()
         for one in relocs:
             symbol = self.index[raw(one.symbol)] if one.symbol is not None else 0
             info = symbol << 32 | one.type if self.wide else symbol << 8 | one.type
             out += self.pack("WW", data_at + one.offset, info)
             if self.image.rela:
                 out += self.pack(self.code.lower(), one.addend)
-        return out
+        return bytes(out)
 
     def relr_words(self, data_at: int) -> list[int]:
         """The encoding of the generic ABI proposal: an address, then bitmaps of the words behind it."""

@@ -60,7 +60,7 @@ def sysv_hash(name: bytes) -> int:
 class Symbol(Record):
     """One symbol table entry; fields as in <elf.h>."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # not the method of tuples
     name: bytes
     value: int
     size: int
@@ -96,14 +96,14 @@ class TlsSymbol(Record):
     shndx: int
     unit: str | None
     """Name of the last STT_FILE before it, as written; None when there is none."""
-    index: int
+    index: int  # type: ignore[assignment]  # not the method of tuples
 
 
 class DynamicSymbols:
     """The dynamic symbol table as the loader sees it."""
 
     __slots__ = (
-        "_bloom", "_buckets", "_budget", "_chain", "_count", "_data", "_elf", "_hash", "_heads", "_hits", "_long",
+        "_bloom", "_buckets", "_budget", "_chain", "_count", "_data", "_elf", "_ends", "_hash", "_heads", "_hits", "_long",
         "_names", "_searched", "_shift", "_symoffset", "_table",
     )  # fmt: skip
 
@@ -120,6 +120,8 @@ class DynamicSymbols:
         self._bloom: array[int] = array("I")
         self._shift = 0
         self._symoffset = 0
+        self._ends: dict[int, int] = {}
+        """Bucket of DT_GNU_HASH -> the last symbol of its chain, of those that were looked into."""
         self._heads: dict[int, dict[bytes, list[int]]] = {}
         self._hits: dict[bytes, tuple[int, ...]] = {}
         self._searched: set[bytes] = set()
@@ -301,12 +303,18 @@ class DynamicSymbols:
         word = bloom[h // bits & len(bloom) - 1]
         if not word >> (h % bits) & word >> ((h >> (self._shift & 31)) % bits) & 1:
             return False
-        start = self._buckets[h % len(self._buckets)]
+        bucket = h % len(self._buckets)
+        start = self._buckets[bucket]
         if not start or start > index:
             return False
-        chain, first = self._chain, self._symoffset
-        assert chain is not None
-        return not any(word & 1 for word in chain[max(start - first, 0) : index - first])
+        last = self._ends.get(bucket)
+        if last is None:
+            assert self._chain is not None
+            last = max(start, self._symoffset)
+            while not self._chain[last - self._symoffset] & 1:
+                last += 1
+            self._ends[bucket] = last
+        return index <= last
 
     def _walk(self, wanted: dict[bytes, int]) -> None:
         # DT_HASH: nbucket nchain, buckets, chains; the order along a chain is the order of lookup
