@@ -11,10 +11,13 @@ from operator import itemgetter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Self, dataclass_transform
-else:
+    from typing import Any, ClassVar, Self, dataclass_transform
 
-    def dataclass_transform(**_: object):
+    _Base = tuple[Any, ...]  # a base that is an expression would be Any, and every misspelt field would pass
+else:
+    _Base = tuple
+
+    def dataclass_transform(**_: object):  # noqa: ANN201, D103 -- what type checkers see stands above
         return lambda cls: cls
 
 
@@ -33,19 +36,19 @@ class _RecordType(type):
         return super().__new__(mcls, name, bases, space)
 
 
-class Record(tuple["Any", ...] if TYPE_CHECKING else tuple, metaclass=_RecordType):  # type: ignore[misc]
+class Record(_Base, metaclass=_RecordType):
     """Base of all records: immutable, equal when type and fields are equal, hashable when the fields are."""
 
     if TYPE_CHECKING:
-        _fields: tuple[str, ...]
-        _defaults: dict[str, Any]
+        _fields: ClassVar[tuple[str, ...]]
+        _defaults: ClassVar[dict[str, Any]]
     else:
 
-        def __new__(cls, *args, **named):
+        def __new__(cls, *args, **named):  # noqa: ANN002, ANN003, ANN204, D102 -- type checkers see the fields
             fields = cls._fields
             if len(args) == len(fields) and not named:
                 return tuple.__new__(cls, args)
-            values = dict(zip(fields, args))
+            values = dict(zip(fields, args, strict=False))
             defaults = cls._defaults
             try:
                 rest = [named.pop(f) if f in named else defaults[f] for f in fields[len(args) :]]
@@ -55,7 +58,7 @@ class Record(tuple["Any", ...] if TYPE_CHECKING else tuple, metaclass=_RecordTyp
                 raise TypeError(f"{cls.__name__}() got unexpected {sorted(named) or args[len(fields) :]}")
             return tuple.__new__(cls, (*values.values(), *rest))
 
-        def __getnewargs__(self):
+        def __getnewargs__(self):  # noqa: ANN204 -- as above
             return tuple(self)
 
     def __eq__(self, other: object) -> bool:

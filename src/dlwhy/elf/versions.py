@@ -26,7 +26,7 @@ class Need(Record):
     name: str
     hash: int
     weak: bool
-    index: int
+    index: int  # type: ignore[assignment]  # not the method of tuples
     """vna_other without its top bit: what versym refers to."""
     hidden: bool
 
@@ -37,7 +37,7 @@ class Definition(Record):
     name: str
     hash: int
     flags: int
-    index: int
+    index: int  # type: ignore[assignment]  # not the method of tuples
 
 
 class Versions:

@@ -64,7 +64,7 @@ def printable(value: _T, lines: bool = False) -> _T:
             printable(part, field == "message") if part.__class__ not in _HARMLESS else part
             for field, part in zip(value._fields, value, strict=True)
         ]
-        return type(value)(*parts)
+        return type(value)(*parts)  # type: ignore[arg-type]
     if isinstance(value, tuple):
         return tuple(printable(part) for part in value)  # type: ignore[return-value]
     if isinstance(value, dict):
