@@ -1,0 +1,159 @@
+"""The documentation is true: examples are run and compared, links lead somewhere, every command has its section."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dlwhy.cli.arguments import COMMANDS
+from tests.cli.run import COMMAND, ENVIRONMENT, dlwhy
+from tests.fixtures.real_hosts import need
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+EXAMPLE = re.compile(r"```console\n\$ (.*)\n(?s:(.*?))```")
+RECORDED = re.compile(r"<!-- recorded with: (.*) -->")
+PACKAGES = ("libc6", "libgomp1", "libjemalloc2", "libmimalloc2.0", "libstdc++6", "libtcmalloc-minimal4", "nodejs")
+CASE = "/tmp/the-case"
+"""Where the README builds the library of its picture; as long as the directory that the test builds it in."""
+
+
+def versions() -> str:
+    """The releases of what the examples look at, as the distribution names them."""
+    told = []
+    for name in PACKAGES:
+        done = subprocess.run(
+            ["dpkg-query", "--show", "--showformat=${Version}", name], capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        told.append(f"{name} {done.stdout.strip() or 'missing'}")
+    return ", ".join(told)
+
+
+@pytest.fixture(scope="module")
+def case() -> Iterator[str]:
+    """The story's library in a directory whose path is as long as the one that the README names."""
+    need("gcc")
+    with tempfile.TemporaryDirectory(prefix="", dir="/tmp") as made:
+        assert len(made) == len(CASE)
+        subprocess.run([ROOT / "examples/story.sh", made], check=True, capture_output=True)
+        yield made
+
+
+def output(command: str, case: str) -> str:
+    """What an example prints, at 100 columns, with the README's name of the case."""
+    words = command.removeprefix("./dlwhy ").replace(CASE, case).split()
+    env = {**ENVIRONMENT, "COLUMNS": "100"}
+    done = subprocess.run([COMMAND, *words], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr == ""
+    return done.stdout.replace(case, CASE)
+
+
+def update() -> None:
+    """Write the examples of the README anew, with the releases that they were made with (DLWHY_UPDATE=1)."""
+    text = README.read_text("utf-8")
+    with tempfile.TemporaryDirectory(prefix="", dir="/tmp") as made:
+        subprocess.run([ROOT / "examples/story.sh", made], check=True, capture_output=True)
+        text = EXAMPLE.sub(lambda found: f"```console\n$ {found[1]}\n{output(found[1], made)}```", text)
+    README.write_text(RECORDED.sub(lambda _: f"<!-- recorded with: {versions()} -->", text), "utf-8")
+
+
+if os.environ.get("DLWHY_UPDATE"):
+    update()
+
+EXAMPLES = EXAMPLE.findall(README.read_text("utf-8"))
+
+
+@pytest.mark.machine
+@pytest.mark.parametrize(("command", "shown"), EXAMPLES, ids=[command for command, _ in EXAMPLES])
+def test_examples_of_the_readme(case: str, command: str, shown: str) -> None:
+    """Each example prints what the README shows, where the libraries are of the releases that it was made with."""
+    recorded = RECORDED.search(README.read_text("utf-8"))
+    assert recorded is not None
+    if recorded[1] != versions():
+        pytest.skip("not run: the README was made with other releases of the libraries it shows")
+    assert output(command, case) == shown
+
+
+def test_the_picture_is_one_of_a_failure(case: str) -> None:
+    """Whatever releases this machine has, the story's library fails as in the picture, and the same bytes are told."""
+    need("node")
+    made = output(f"./dlwhy check {CASE}/index.node", case)
+    assert "cannot allocate memory in static TLS block" in made
+    assert "its TLS segment of 4720 bytes" in " ".join(made.split())
+    assert re.search(r"rand \(crate\) +4248 +90 %", made)
+    assert re.search(r"trigger +Go runtime \(runtime\.tlsg\)", made)
+
+
+@pytest.mark.parametrize("path", [README, ROOT / "docs/reference/library.md"], ids=lambda path: path.name)
+def test_python_examples_run(path: Path) -> None:
+    """The Python examples run as they stand and print something."""
+    found = re.findall(r"```python\n(import dlwhy\n.*?)```", path.read_text("utf-8"), re.DOTALL)
+    assert found
+    for code in found:
+        ready = re.sub(r'executable\("[^"]*"', f"executable({sys.executable!r}", code)
+        done = subprocess.run(
+            [sys.executable, "-c", ready], env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("loads None")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path: Path) -> None:
+    """Every relative link of a page names a file that is there, and a heading that it has."""
+    for target in re.findall(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)", path.read_text("utf-8")):
+        name, _, anchor = target.partition("#")
+        assert not name.startswith(("http:", "https:")), "pages are read without a network"
+        page = (path.parent / name).resolve() if name else path
+        assert page.exists(), f"{path.name}: {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}, target
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_paths_in_prose_exist(path: Path) -> None:
+    """A file of this tree that a page names in code is there."""
+    for name in re.findall(r"`((?:src|tests|tools|docs|examples|benchmarks)/[\w./-]+)`", path.read_text("utf-8")):
+        if "NAME" not in name:
+            assert (ROOT / name).exists(), name
+
+
+def test_every_command_has_its_section() -> None:
+    """The page of commands has a section for each command and a line for each of its options."""
+    page = (ROOT / "docs/reference/commands.md").read_text("utf-8")
+    for name in COMMANDS:
+        section = re.search(rf"^## dlwhy {name}\n(.*?)(?=^## )", page, re.MULTILINE | re.DOTALL)
+        assert section, name
+        told = dlwhy(name, "--help").out
+        for flag in set(re.findall(r"(?<![\w-])--[a-z][\w-]+", told)) - {"--help"}:
+            assert f"`{flag}" in section[1], f"{name} {flag}"
+
+
+def test_every_page_is_in_the_index() -> None:
+    """The index leads to every page of docs/."""
+    index = (ROOT / "docs/index.md").read_text("utf-8")
+    for path in (ROOT / "docs").rglob("*.md"):
+        if path.name != "index.md":
+            assert f"({path.relative_to(ROOT / 'docs')})" in index
+
+
+def test_the_set_up_commands_are_those_of_the_contract() -> None:
+    """The README's first command runs as written, from the checkout, and says that the library would load."""
+    assert "\n./dlwhy check libm.so.6 " in README.read_text("utf-8")
+    env = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
+    words = ["./dlwhy", "check", "libm.so.6"]
+    done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("libm.so.6 would load in plain (glibc 2.")
