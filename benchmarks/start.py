@@ -1,0 +1,70 @@
+"""Start-up: `dlwhy --version` and `check /bin/ls`, whole processes, against `python -c pass` of the same binary."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import dlwhy.cli.main
+from benchmarks.measure import Row, environment, milliseconds, running
+
+ROOT = Path(__file__).resolve().parent.parent
+PLAIN = """\
+import sys
+from dlwhy.cli.main import main
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+"""The script that an installer writes for a command: pip 25 and uv."""
+PIP = """\
+# -*- coding: utf-8 -*-
+import re
+import sys
+from dlwhy.cli.main import main
+if __name__ == '__main__':
+    sys.argv[0] = re.sub(r'(-script\\.pyw|\\.exe)?$', '', sys.argv[0])
+    sys.exit(main())
+"""
+"""The script that older pips write, those of Debian 12 and Ubuntu 24.04 among them."""
+
+
+def rows(_paths: tuple[str, ...], rounds: int) -> list[Row]:
+    """Return a line for each way to start."""
+    python = sys.executable
+    other = next(one for one in ("/usr/bin/python3", shutil.which("python3") or python) if os.path.exists(one))
+    with tempfile.TemporaryDirectory() as scratch:
+        plain, pip = Path(scratch, "plain"), Path(scratch, "pip")
+        plain.write_text(PLAIN)
+        pip.write_text(PIP)
+        taken = running(
+            {
+                "pass": (python, "-c", "pass"),
+                "checkout pass": (other, "-c", "pass"),
+                "version": (python, str(plain), "--version"),
+                "version_pip": (python, str(pip), "--version"),
+                "version_checkout": (str(ROOT / "dlwhy"), "--version"),
+                "check": (python, str(pip), "check", "/bin/ls"),
+            },
+            4 * rounds, environment(),
+        )  # fmt: skip
+    told = {
+        "version": "dlwhy --version",
+        "version_pip": "dlwhy --version, script of an older pip",
+        "version_checkout": "./dlwhy --version, nothing installed",
+        "check": "dlwhy check /bin/ls, script of an older pip",
+    }
+    notes = () if _has_byte_code() else ("no byte code could be written: every start compiles dlwhy anew",)
+    result = []
+    for name, what in told.items():
+        base = taken["checkout pass" if name == "version_checkout" else "pass"]
+        figures = milliseconds(taken[name]), f"python -c pass {milliseconds(base)}"
+        result.append(Row(f"start.{name}", what, *figures, taken[name] / base, notes if name == "version" else ()))
+    return result
+
+
+def _has_byte_code() -> bool:
+    cached = dlwhy.cli.main.__spec__.cached
+    return cached is not None and os.path.exists(cached)
