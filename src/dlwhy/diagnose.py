@@ -164,7 +164,25 @@ def _findings(question: Question, run: Run) -> tuple[Finding, ...]:
                     "a file of that name is in the current directory, where dlopen does not look: "
                     f"write ./{request.name}",
                 ))  # fmt: skip
-    return tuple(findings)
+    return (*findings, *_takers(run))
+
+
+def _takers(run: Run) -> list[Finding]:
+    """Who took static TLS after the start: the next library that needs some has less."""
+    process = run.process
+    static = process.static if process is not None else None
+    if process is None or static is None:
+        return []
+    return [
+        _finding(
+            "static-tls-taker", one.name,
+            f"{one.name} takes {one.tls.memsz} of the {process.surplus} bytes of static TLS that all late loads share: "
+            "after others it may not load",
+        )
+        for space in process.namespaces
+        for one in space.maps
+        if isinstance(one.tls_offset, int) and one.tls is not None and one.static_since.startswith("step")
+    ]  # fmt: skip
 
 
 def _finding(rule: str, object_: str, message: str) -> Finding:

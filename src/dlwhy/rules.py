@@ -1,4 +1,4 @@
-"""RULES: what a finding means, with its citation; KINDS: every way to fail. The reference pages are made from these rows."""
+"""RULES: what a finding means, with its citation; KINDS: every way to fail. Reference pages are made from these."""
 
 from __future__ import annotations
 
@@ -19,13 +19,23 @@ class Rule(Record):
 RULES: dict[str, Rule] = {
     rule.name: rule
     for rule in (
-        Rule("loader-notice", "note", "the loader writes this line to standard error and goes on", "glibc elf/rtld.c, elf/dl-version.c"),
+        Rule(
+            "loader-notice", "note", "the loader writes this line to standard error and goes on",
+            "glibc elf/rtld.c, elf/dl-version.c",
+        ),
         Rule("host-script", "note", "the host named is a script; its interpreter was taken", "execve(2)"),
-        Rule("static-tls-flag", "note", "DF_STATIC_TLS and the relocations disagree; the relocations decide", "glibc elf/dl-reloc.c"),
-        Rule("static-tls-taker", "warning", "loaded late, the object takes bytes of the static TLS surplus", "glibc elf/dl-tls.c"),
-        Rule("innocent-named", "note", "the object that ld.so names is not the one whose code forces static TLS", "glibc elf/dl-reloc.c"),
-        Rule("not-in-current-directory", "note", "a name without a slash is searched in the loader's lists only", "dlopen(3)"),
-        Rule("release-between", "note", "the loader's release lies between rows that were compared with real ones", "dlwhy loader/glibc.py"),
+        Rule(
+            "static-tls-taker", "warning", "loaded after the start, the object takes bytes of the static TLS surplus",
+            "glibc elf/dl-reloc.c, _dl_try_allocate_static_tls",
+        ),
+        Rule(
+            "innocent-named", "note", "the object that ld.so names is not the one whose code forces static TLS",
+            "glibc elf/dl-reloc.c, _dl_allocate_static_tls",
+        ),
+        Rule(
+            "not-in-current-directory", "note", "a name without a slash is searched in the loader's lists only",
+            "dlopen(3)",
+        ),
     )
 }  # fmt: skip
 """Rule name -> rule."""

@@ -11,7 +11,7 @@ import pytest
 from dlwhy.render import json_v1, text, text_tls, text_tree
 from dlwhy.render.style import Style
 from dlwhy.report import CheckReport, TlsReport
-from dlwhy.rules import KINDS
+from dlwhy.rules import KINDS, RULES
 from tests.render.cases import CASES
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -77,3 +77,15 @@ def test_golden_files_hold_nothing_of_this_machine(system) -> None:
         held = path.read_text("utf-8")
         assert str(system.root) not in held
         assert os.path.expanduser("~") + "/" not in held
+
+
+def test_every_finding_has_a_case() -> None:
+    """Each finding is shown by a golden case, or listed with its reason."""
+    elsewhere = {
+        "host-script": "needs a script on PATH, which is of this machine",
+        "not-in-current-directory": "needs a working directory; tests/cli/test_main.py shows it",
+    }
+    shown = set()
+    for path in GOLDEN.glob("*.json"):
+        shown |= {one["rule"] for one in json.loads(path.read_text("utf-8")).get("findings", ())}
+    assert set(RULES) - shown == set(elsewhere)

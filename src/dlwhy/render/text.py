@@ -174,10 +174,13 @@ def _cure(cure: Cure, name: str, style: Style) -> list[str]:
     outcome = _PROVEN.get(cure.proof["outcome"], cure.proof["outcome"])
     text = f"proven in the model: {outcome}" if cure.proof["basis"] == "computed" else f"expected: {outcome}"
     text = {"risky": f"risky; {text}", "rebuild": f"needs a rebuild; {text}"}.get(cure.disposition, text)
+    space = room(style, LABEL + 2)
+    told = [text]
     if cure.cost:
-        text += f" ({cure.cost})"
+        both = f"{text} ({cure.cost})"
+        told = [both] if columns(both) <= space else [text, *cure.cost.split("; ")]
     lines = [label(style, name, "green") + style.paint(cure.command or cure.title, "bold")]
-    return lines + [" " * (LABEL + 2) + style.paint(line, "dim") for line in wrapped(text, room(style, LABEL + 2))]
+    return lines + [" " * (LABEL + 2) + style.paint(line, "dim") for one in told for line in wrapped(one, space)]
 
 
 def _extras(report: CheckReport, style: Style) -> list[str]:
