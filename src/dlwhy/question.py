@@ -7,7 +7,7 @@ import re
 
 from dlwhy.api import Host, Options
 from dlwhy.elf.machine import EM_X86_64, MACHINES, machine_name
-from dlwhy.errors import DlwhyError, UnsupportedError, UsageError
+from dlwhy.errors import DlwhyError, ElfError, UnsupportedError, UsageError
 from dlwhy.files import Files
 from dlwhy.hosts import executable
 from dlwhy.hosts.known import KnownHost, inferred, known_host
@@ -209,7 +209,10 @@ def _settings(
             name = machine_name(program.machine, program.class_)
             row = MACHINES[EM_X86_64, 2].but(e_machine=program.machine, name=name)  # nothing is computed with it
             gap = f"how {name} loads {program.path}: no row of data covers that machine"
-        interpreter = options.loader or program.interp
+        try:
+            interpreter = options.loader or program.interp
+        except ElfError as error:
+            interpreter, gap = row.interp, gap or f"how the kernel starts {error}"
     else:
         row = _plain_machine(objects, options.loader)
         interpreter = options.loader or row.interp

@@ -54,11 +54,12 @@ def triggers(elf: Elf, variables: Variables) -> tuple[Trigger, ...]:
         return ()
     targets: dict[tuple[int, int], tuple[str | None, int | None]] = {}
     counts: dict[tuple[str | None, int | None, int], int] = {}  # by target and relocation type
+    known: dict[bytes, str] = {}  # many symbols may share one name of a megabyte: it becomes one string
     for relocation, table in tls_relocations(elf).tpoff:
         addend = _stored_addend(elf, relocation) if _in_place(elf, table) else relocation.addend
         where = (relocation.symbol, addend)
         if where not in targets:
-            targets[where] = _target(elf, relocation.symbol, addend)
+            targets[where] = _target(elf, relocation.symbol, addend, known)
         key = (*targets[where], relocation.type)
         counts[key] = counts.get(key, 0) + 1
     meant = {key: variables.at(key[1]) if key[1] is not None else () for key in counts}
@@ -99,7 +100,7 @@ def triggers_into(user: Elf, provider: Elf) -> tuple[Trigger, ...]:
     return tuple(result)
 
 
-def _target(elf: Elf, symbol: int, addend: int) -> tuple[str | None, int | None]:
+def _target(elf: Elf, symbol: int, addend: int, known: dict[bytes, str]) -> tuple[str | None, int | None]:
     """Return (symbol name, offset in the own segment); the offset is None for another module's variable."""
     if not symbol:
         return None, addend
@@ -107,7 +108,9 @@ def _target(elf: Elf, symbol: int, addend: int) -> tuple[str | None, int | None]
         found = elf.symbols.symbol(symbol)
     except ElfError:  # an index behind the table: the loader would read whatever stands there
         return None, None
-    name = found.name.decode("utf-8", "surrogateescape")
+    name = known.get(found.name)
+    if name is None:
+        name = known[found.name] = found.name.decode("utf-8", "surrogateescape")
     if found.shndx == SHN_UNDEF:
         return name, None
     segment = elf.tls

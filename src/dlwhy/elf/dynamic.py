@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _LISTS = (DT_NEEDED, DT_AUXILIARY, DT_FILTER)
 _MAX_SIZE = 1 << 20
 """Bytes of entries looked at before DT_NULL (honest dynamic sections stay below a few KiB)."""
+_MOST_NEEDED = 4096
 _MAX_STRING = 1 << 20
 _BEFORE, _BEHIND = 1024, 1024
 """Bytes read before and behind the start of a string that is in no window yet."""
@@ -88,6 +89,8 @@ class Dynamic:
                     return True
                 if tag in _LISTS:
                     lists.append((tag, value))
+                if len(lists) > _MOST_NEEDED:
+                    raise TooLarge(elf.path, -1, f"the dynamic section names more than {_MOST_NEEDED} other files")
             tags[tag] = value
         return False
 

@@ -59,6 +59,8 @@ X86_LEVELS: tuple[tuple[str, frozenset[str]], ...] = (
     ("x86-64-v3", frozenset(["avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"])),
     ("x86-64-v4", frozenset(["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"])),
 )
+_MOST_DIRECTORIES = 4096
+"""Directories of one search path that are looked into: each is tried for each name, and every try is kept."""
 _HASWELL = frozenset(["avx2", "bmi1", "bmi2", "abm", "movbe", "popcnt", "fma"])
 
 
@@ -132,7 +134,7 @@ class Finder:
         """Return the directories of a path list, each with a trailing slash, duplicates dropped (fillin_rpath)."""
         for other in separators[1:]:
             text = text.replace(other, separators[0])
-        result: list[str] = []
+        result: dict[str, None] = {}
         for item in text.split(separators[0]):
             place: str | None = item
             if of is not None:
@@ -140,9 +142,10 @@ class Finder:
             if place is None or (not place and item):
                 continue
             directory = "/" if place and not place.strip("/") else place.rstrip("/") + "/" if place else ""
-            if directory not in result:
-                result.append(directory)
-        return result
+            result[directory] = None
+            if len(result) > _MOST_DIRECTORIES:
+                raise Unknown(f"what a search path of more than {_MOST_DIRECTORIES} directories leads to", "search")
+        return list(result)
 
     def path_list(self, of: LinkMap, kind: str) -> list[str]:
         """Return the directories of DT_RPATH or DT_RUNPATH of an object; empty when it has none that counts."""
