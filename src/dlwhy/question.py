@@ -145,7 +145,7 @@ def _ask(steps: list[str], host: Host | None, options: Options, objects: Objects
         remarks += found.remarks
         env.update(found.env)
         program = objects.elf(path)
-        if program.interp is None and not executable.is_program(program):
+        if not _has_interpreter(program) and not executable.is_program(program):
             raise UsageError(f"host {host.target!r}: {path} is a library, not a program")
         alone = executable.standalone(program) if options.loader is None else None
     settings, gap = _settings(program, path, argv0, env, cwd, objects, options)
@@ -153,6 +153,13 @@ def _ask(steps: list[str], host: Host | None, options: Options, objects: Objects
         settings, program, tuple(requests), objects, host.target, why, tuple(remarks), known_host(path), options.caller,
         missing or gap, {name: os.environ[name] for name in LOADER_VARIABLES if name in os.environ}, alone,
     )  # fmt: skip
+
+
+def _has_interpreter(program: Elf) -> bool:
+    try:
+        return program.interp is not None
+    except ElfError:  # there is one, and it is none that the kernel takes
+        return True
 
 
 def _path_of(host: Host, files: Files) -> str:
