@@ -8,7 +8,7 @@ from dlwhy.report import DIES, FAILS, LOADS, UNDECIDED
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dlwhy.render.style import Piece, Style
-    from dlwhy.report import CheckReport, Cure, FailedReport, Search, StaticTls, Step
+    from dlwhy.report import CheckReport, Cure, FailedReport, Search, StaticTls, Step, TlsObject
 
 _OUTCOME_COLOR = {LOADS: "green", FAILS: "red", DIES: "red", UNDECIDED: "yellow"}
 _START = {
@@ -48,7 +48,7 @@ def check(report: CheckReport, style: Style) -> str:
         if style.verbose:
             lines += _searches(report, style)
             if report.static_tls is not None:
-                lines += _drawn(report.static_tls, style)
+                lines += _drawn(report.static_tls, report.tls, style)
     return "\n".join(lines) + "\n"
 
 
@@ -199,14 +199,19 @@ def _searches(report: CheckReport, style: Style) -> list[str]:
     lines = ["", style.paint("searches", "bold")]
     for one in (*report.start_searches, *(search for step in report.steps for search in step.searches)):
         whose = f"for {one.needed_by}" if one.needed_by else "asked for"
-        lines += parts(style, "  ", "    ", [(one.name, ()), (whose, ("dim",)), (one.path or one.how, ())])
+        pieces: list[Piece] = [(one.name, ()), (whose, ("dim",))]
+        if one.path is not None:
+            pieces.append((one.path, ()))
+        if not one.tries:
+            pieces.append((one.how, ("dim",)))
+        lines += parts(style, "  ", "    ", pieces)
         for a in one.tries:
             lines += parts(style, "      ", "        ", [(a.path, ()), (f"{a.where}: {a.result}", ("dim",))])
     return lines
 
 
-def _drawn(tls: StaticTls, style: Style) -> list[str]:
-    """The static TLS block, each part with a bar to scale; what is free and the thread control block at its end."""
+def _drawn(tls: StaticTls, refused: tuple[TlsObject, ...], style: Style) -> list[str]:
+    """The static TLS block, each part with a bar to scale: who is in it, what is free, and what was to come in."""
     text = f"{count(tls.size, 'byte')}: {tls.tcb} thread control block, {tls.used} used, {tls.free} free"
     head: list[Piece] = [("static TLS block", ("bold",)), (text, ())]
     more: list[Piece] = [(f"aligned to {tls.align}", ()), (f"surplus {tls.surplus} bytes", ())]
@@ -214,13 +219,16 @@ def _drawn(tls: StaticTls, style: Style) -> list[str]:
         more.append((f"{tls.optional_left} left for descriptors", ()))
     lines = ["", *parts(style, "", "  ", head), *parts(style, "  ", "  ", more)]
     length = max(min(style.width - 60, 40), 10)
-    digits = len(str(tls.size))
+    whole = max(tls.size, *(one.size for one in refused), 1)
+    digits = len(str(whole))
     rows = []
     for one in tls.blocks:
         forced = f", forced in by {one.forced_by}" if one.forced_by else ""
         rows.append((one.size, one.object, f"{one.when}, offset {one.offset}{forced}"))
-    for size, name, told in (*rows, (tls.free, "free", ""), (tls.tcb, "thread control block", "")):
-        drawn = bar(size / max(tls.size, 1), style, length)
+    rows += [(tls.free, "free", ""), (tls.tcb, "thread control block", "")]
+    rows += [(one.size, one.object, "does not get in") for one in refused]
+    for size, name, told in rows:
+        drawn = bar(size / whole, style, length)
         blank = " " * (length - len(drawn) + 2)
         pieces: list[Piece] = [(name, ()), *([(told, ("dim",))] if told else [])]
         painted = f"  {size:>{digits}}  {style.paint(drawn, 'cyan')}{blank}"
