@@ -39,11 +39,12 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
             "hosts", "hosts.known", "hosts.executable",
             "attribute", "attribute.rust_v0", "attribute.rust_legacy", "attribute.demangle_rust", "attribute.owners",
             "attribute.demangle", "attribute.ledger", "attribute.variables", "attribute.triggers", "attribute.bill",
+            "attribute.calls",
         ),
     ),
     "L4": (
         "what it means: the report's records, the question, the verdict and its cures",
-        ("report", "rules", "api", "question", "verdict", "fixes"),
+        ("report", "rules", "api", "question", "lazy", "verdict", "fixes"),
     ),
     "L5": ("the one road from a question to a report", ("diagnose", "archives", "walk")),
     "L6": (

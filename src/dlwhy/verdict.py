@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dlwhy.elf.constants import DT_INIT, DT_INIT_ARRAY
-from dlwhy.errors import DlwhyError
+from dlwhy.lazy import call, constructors
 from dlwhy.loader.faults import Death, Fault, Unknown
 from dlwhy.loader.host import RTLD_LAZY, RTLD_NOLOAD, RTLD_NOW
 from dlwhy.loader.process import Namespace, Process
@@ -51,8 +50,11 @@ def model(question: Question, env: dict[str, str] | None = None, map_only: bool 
     object_: str | None = None
     message: str | None = None
     status: int | None = None
+    assumptions: tuple[str, ...] = ()
     try:
         start(process, question.program, map_only)
+        if not map_only and process.program is not None:
+            assumptions = constructors(process, list(reversed(process.program.initfini)))
     except StartFailed as failed:
         outcome, kind, because, object_, message, status = (
             FAILS,
@@ -76,7 +78,6 @@ def model(question: Question, env: dict[str, str] | None = None, map_only: bool 
     loaded = (
         tuple(one.name or settings.program or settings.argv0 for one in process.base.maps) if outcome == LOADS else ()
     )
-    assumptions = _open_calls(process, process.base.maps) if outcome == LOADS and not map_only else ()
     startup = Startup(
         UNDECIDED if map_only and outcome == LOADS else outcome, message, status, loaded, assumptions=assumptions
     )
@@ -210,6 +211,7 @@ def _one(
         handle = handles.get(request.step)
         if handle is None:
             return base.but(outcome=FAILS, kind="not-open", because=f"step {request.step} gave no handle", message=None)
+        _still_there(process, handle, request)
         if request.action == "close":
             gone = process.dlclose(handle)
             return base.but(
@@ -219,7 +221,7 @@ def _one(
         found = process.dlsym(handle, request.name)
         if request.action == "sym":
             return base.but(object=found.map.shown, because=f"{request.name} is defined by {found.map.shown}")
-        return _call(process, request, found.map, base)
+        return base.but(object=found.map.shown, because=call(process, handle, found, request.name))
     except Fault as fault:
         return base.but(
             outcome=FAILS, message=fault.message, kind=fault.kind, stage=fault.stage,
@@ -237,6 +239,12 @@ def _one(
         )
     except Unknown as unknown:
         return base.but(outcome=UNDECIDED, kind="unknown", stage=unknown.stage, because=f"a fact is missing: {unknown}")
+
+
+def _still_there(process: Process, handle: LinkMap, request: Request) -> None:
+    """Raise `Unknown` for a handle whose object is gone: dlclose and dlsym would read freed memory."""
+    if not any(one is handle for space in process.namespaces for one in space.maps):
+        raise Unknown(f"what becomes of a handle after its object was unloaded, as that of step {request.step} was")
 
 
 def _open(
@@ -263,34 +271,5 @@ def _open(
             stage="map",
             because="the file is there but not loaded, and RTLD_NOLOAD loads nothing",
         )
-    new = [one for space in process.namespaces for one in space.maps if id(one) not in before]
-    return base.but(object=handle.shown, because="all checks pass", assumptions=_open_calls(process, new))
-
-
-def _open_calls(process: Process, new: list[LinkMap]) -> tuple[str, ...]:
-    """What a constructor of these objects must not do, if it is to return: call what nothing defines."""
-    try:
-        found = process.open_call([one for one in new if _has_constructor(one)])
-    except DlwhyError:
-        return ()
-    if found is None:
-        return ()
-    of, name = found
-    text = name.decode("utf-8", "surrogateescape")
-    return (f"no constructor of {of.shown} calls {text}, which nothing defines; lazy binding waits for the first call",)
-
-
-def _has_constructor(one: LinkMap) -> bool:
-    tags = one.elf.dynamic.tags if one.elf is not None and one.elf.dynamic is not None else {}
-    return DT_INIT in tags or DT_INIT_ARRAY in tags
-
-
-def _call(process: Process, request: Request, of: LinkMap, base: Step) -> Step:
-    found = process.open_call([of])
-    if found is None:
-        return base.but(
-            object=of.shown,
-            because=f"{request.name} is defined by {of.shown}, and every function that it may call is defined",
-        )
-    text = found[1].decode("utf-8", "surrogateescape")
-    raise Unknown(f"whether {request.name} calls {text}, which lazy binding left and nothing defines", "relocate")
+    new = [one for one in reversed(handle.initfini) if id(one) not in before]  # in the order of their constructors
+    return base.but(object=handle.shown, because="all checks pass", assumptions=constructors(process, new))

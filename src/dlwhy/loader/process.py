@@ -687,10 +687,12 @@ class Process:
     def dlclose(self, handle: LinkMap) -> list[LinkMap]:
         """dlclose: what is unloaded by it, in destruction order. Raises `Fault` for a handle that is not open."""
         self._check_handle(handle)
+        if handle.nodelete:
+            return []
         if handle.opened == 0:
             raise Fault("not-open", "none", "shared object not open", handle.name)
         handle.opened -= 1
-        if handle.opened or handle.type != LOADED or handle.nodelete:
+        if handle.opened or handle.type != LOADED:
             return []
         return self._collect(self.namespaces[handle.namespace])
 
