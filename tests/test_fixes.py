@@ -173,8 +173,9 @@ def test_safe_is_safe_for_java(tmp_path: Path) -> None:
     assert program is not None
     for value, starts in ((sized(tmp_path, "java", False)[1], True), (1 << 20, False)):
         done = subprocess.run(
-            ["java", "-version"], executable=program, env={**BARE, **tunable(value)}, capture_output=True, check=False
-        )
+            ["java", "-version"], executable=program, env={**BARE, **tunable(value)}, capture_output=True, check=False,
+            cwd=tmp_path,  # where a dying virtual machine leaves its report
+        )  # fmt: skip
         assert (done.returncode == 0) == starts
 
 

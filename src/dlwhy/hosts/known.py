@@ -55,7 +55,7 @@ HOSTS: tuple[KnownHost, ...] = (
         "src/inspector_agent.cc, StartDebugSignalHandler: a stack of 4 * 8192 bytes [M 20]",
     ),
     KnownHost(
-        "", r"java", RTLD_LAZY, 1 << 20, 136 << 10, "the virtual machine dies of a signal while it starts",
+        "", r"java", RTLD_LAZY, 1 << 20, 136 << 10, "the virtual machine does not start",
         "openjdk os_linux.cpp: RTLD_LAZY, ThreadStackSize 1 MiB; java -Xss: at least 136k "
         "[M 17: it starts with 108.3 KiB left, and not with 108.25]",
     ),
