@@ -147,7 +147,8 @@ def _ask(steps: list[str], host: Host | None, options: Options, objects: Objects
         program = objects.elf(path)
         if not _has_interpreter(program) and not executable.is_program(program):
             raise UsageError(f"host {host.target!r}: {path} is a library, not a program")
-        alone = executable.standalone(program) if options.loader is None else None
+        if options.loader is None and not _has_interpreter(program):
+            alone = executable.standalone(program)
     settings, gap = _settings(program, path, argv0, env, cwd, objects, options)
     return Question(
         settings, program, tuple(requests), objects, host.target, why, tuple(remarks), known_host(path), options.caller,
