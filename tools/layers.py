@@ -30,7 +30,7 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
         (
             "loader", "loader.faults", "loader.tokens", "loader.tunables", "loader.cache", "loader.tls", "loader.glibc",
             "loader.host", "loader.objects", "loader.link_map", "loader.mapping", "loader.bind", "loader.properties",
-            "loader.search", "loader.sort", "loader.process", "loader.startup",
+            "loader.image", "loader.relocate", "loader.search", "loader.sort", "loader.process", "loader.startup",
         ),
     ),
     "L3": (

@@ -12,10 +12,10 @@ from dlwhy.elf.relocs import (
     Table,
     _pieces,
     of_types,
-    references,
-    relative_entries_wrong,
+    Survey,
     relr,
     split_info,
+    survey,
     tables,
 )
 from dlwhy.errors import ElfError, TooLarge
@@ -25,6 +25,14 @@ from .images import TPOFF, each_form, everything, opened
 
 if TYPE_CHECKING:
     from dlwhy.elf.file import Elf
+
+
+def surveyed(elf: Elf, skip: set[int], relative: int = 8) -> Survey:
+    """The survey of the first table of a file."""
+    found = Survey()
+    survey(elf, tables(elf)[0], frozenset(skip), relative, found)
+    return found
+
 
 each_kind = pytest.mark.parametrize("rela", [True, False], ids=["rela", "rel"])
 
@@ -76,7 +84,7 @@ def test_references(bits: int, little: bool, rela: bool) -> None:
     ]  # fmt: skip
     built = everything(bits, little, rela=rela, relocs=again, relative_count=2).build()
     elf = opened(built)
-    found = [split_info(elf, info) for info in references(elf, tables(elf)[0], frozenset((8, 0)))]
+    found = [split_info(elf, info) for info in surveyed(elf, {8, 0}).references]
     assert found == [(built.symbol[b"wanted"], 6), (built.symbol[b"twice"], 1)]
 
 
@@ -86,7 +94,7 @@ def test_types_above_a_byte() -> None:
     built = everything(machine=183, relocs=relocs, jump=[], relative_count=0).build()
     elf = opened(built)
     assert [one.type for one, _ in of_types(elf, [1030])] == [1030]
-    kinds = [split_info(elf, info)[1] for info in references(elf, tables(elf)[0], frozenset((1027, 0)))]
+    kinds = [split_info(elf, info)[1] for info in surveyed(elf, {1027, 0}, 1027).references]
     assert set(kinds) >= {1030, 6, 1025}
 
 
@@ -94,7 +102,7 @@ def test_a_relative_count_that_is_wrong() -> None:
     """DT_RELACOUNT counting an entry that is not relative is seen: the loader asserts that it does not."""
     for count, wrong in ((0, False), (2, False), (3, True), (100, True)):
         elf = opened(everything(relative_count=count).build())
-        assert relative_entries_wrong(elf, tables(elf)[0], 8) is wrong
+        assert surveyed(elf, {8}).relative_wrong is wrong
 
 
 def test_many_relocations() -> None:
@@ -108,7 +116,7 @@ def test_many_relocations() -> None:
     elf = opened(built)
     at = built.at["data"].vaddr
     assert [(one.offset - at, one.addend) for one, _ in of_types(elf, [18])] == [(8 * place, place) for place in places]
-    assert len(references(elf, tables(elf)[0], frozenset((8,)))) == 1
+    assert len(surveyed(elf, {8}).references) == 1
 
 
 class TestRelr:

@@ -109,6 +109,8 @@ class Dynamic:
         return found
 
     def _cut(self, offset: int) -> bytes:
+        if DT_STRTAB not in self.tags:
+            raise ElfError(self._elf.path, -1, "a string is wanted, but there is no DT_STRTAB")
         # Strings that are asked for stand close together: a window serves most of them with one read.
         start, window = offset - self._window_at, self._window
         end = window.find(b"\0", start) if 0 <= start < len(window) else -1

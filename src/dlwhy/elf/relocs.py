@@ -7,6 +7,7 @@ filtered by the strided low byte of r_info; only what is not relative becomes Py
 from __future__ import annotations
 
 import re
+from array import array
 from functools import cache
 
 from dlwhy.elf.constants import (
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from dlwhy.elf.file import Elf
 
+_LITTLE = array("H", [1]).tobytes()[0] == 1
 _PIECE = 24 * 8 * 2048
 """Bytes read at a time: a multiple of every record size."""
 
@@ -124,35 +126,80 @@ def _column(elf: Elf, data: bytes | bytearray, rela: bool) -> bytes | bytearray:
     return data[4::step] if elf.little else data[7::step]
 
 
-def references(elf: Elf, table: Table, skip_types: frozenset[int]) -> dict[int, None]:
-    """Return the distinct r_info of a table, in the order of their first entry, as keys of a dict.
+class Survey:
+    """What one pass over a table shows of it. Filled piece by piece, so an error leaves what lies before it."""
 
-    Entries whose type is in `skip_types` (all below 256), and the first `table.relative`, are left out without being
-    decoded.
+    __slots__ = ("high", "low", "references", "relative_wrong")
+
+    def __init__(self) -> None:
+        self.references: dict[int, None] = {}
+        """The distinct r_info, in the order of their first entry, as keys; relative ones and those of no kind left out."""
+        self.low = self.high = -1
+        """The least and the largest r_offset of all entries; -1 of none."""
+        self.relative_wrong = False
+        """Whether one of the first `Table.relative` entries is not relative."""
+
+
+def survey(elf: Elf, table: Table, skip_types: frozenset[int], relative: int, result: Survey) -> None:
+    """Survey a table; `skip_types`, all below 256, are left out of the references without being decoded.
+
+    Raises `ElfError` where the table leaves the file.
     """
     lay = elf.layout
     layout = lay.rela if table.rela else lay.rel
     step = layout.size
-    result: dict[int, None] = {}
-    wanted = re.compile(b"[^" + b"".join(re.escape(bytes([t])) for t in sorted(skip_types) if t < 256) + b"]")
     wide = any(t > 255 for t in skip_types)
-    for data in _pieces(elf, table, table.relative, step):
+    wanted = _other_bytes(skip_types)
+    before = table.relative
+    keep = result.references
+    words = step // lay.word_size
+    for data in _pieces(elf, table, 0, step):
+        offsets = array(lay.word_code, data)[::words]
+        if elf.little != _LITTLE:
+            offsets.byteswap()
+        if offsets:
+            low, high = min(offsets), max(offsets)
+            result.low = low if result.low < 0 else min(low, result.low)
+            result.high = max(high, result.high)
         column = _column(elf, data, table.rela)
-        if wide:
-            result.update(dict.fromkeys(row[1] for row in layout.iter_unpack(data)))
-            continue
-        places = [m.start() for m in wanted.finditer(column)]
-        if len(places) == len(column):
-            result.update(dict.fromkeys(row[1] for row in layout.iter_unpack(data)))
+        if before:
+            first = column[:before]
+            result.relative_wrong |= first.count(relative & 0xFF) != len(first)
+        places = [m.start() for m in wanted.finditer(column, min(before, len(column)))]
+        if wide or len(places) == len(column) or _has_wide_types(elf, data, step):
+            rows = (row[1] for row in layout.iter_unpack(data[step * before :]))
+            keep.update(dict.fromkeys(info for info in rows if split_info(elf, info)[1] not in skip_types))
         elif places:
             unpack = layout.unpack_from
-            result.update(dict.fromkeys(unpack(data, place * step)[1] for place in places))
-    return result
+            keep.update(dict.fromkeys(unpack(data, place * step)[1] for place in places))
+        before = max(before - len(column), 0)
+
+
+def _has_wide_types(elf: Elf, data: bytes | bytearray, step: int) -> bool:
+    """Whether a type is above 255: then its low byte says nothing."""
+    if not elf.layout.is64:
+        return False
+    count = len(data) // step
+    return any(data[place::step].count(0) != count for place in ((9, 10, 11) if elf.little else (12, 13, 14)))
+
+
+def entries(elf: Elf, table: Table) -> Iterator[tuple[int, int]]:
+    """Yield (r_offset, r_info) of every entry. Raises `ElfError` where the table leaves the file."""
+    layout = elf.layout.rela if table.rela else elf.layout.rel
+    for data in _pieces(elf, table, 0, layout.size):
+        for row in layout.iter_unpack(data):
+            yield row[0], row[1]
 
 
 def split_info(elf: Elf, info: int) -> tuple[int, int]:
     """Return (symbol index, type) of an r_info."""
     return (info >> 32, info & 0xFFFFFFFF) if elf.layout.is64 else (info >> 8, info & 0xFF)
+
+
+@cache
+def _other_bytes(kinds: frozenset[int]) -> re.Pattern[bytes]:
+    inner = b"".join(re.escape(bytes([k])) for k in sorted(kinds) if k < 256)
+    return re.compile(b"[^" + inner + b"]" if inner else b".", re.DOTALL)
 
 
 @cache
@@ -182,25 +229,6 @@ def of_types(elf: Elf, wanted: Iterable[int]) -> list[tuple[Relocation, str]]:
                 if kind in kinds:
                     result.append((Relocation(row[0], kind, symbol, row[2] if table.rela else 0), table.name))
     return result
-
-
-def relative_entries_wrong(elf: Elf, table: Table, relative: int) -> bool:
-    """Whether DT_RELACOUNT counts an entry that is not relative (the loader asserts that it does not).
-
-    Raises `ElfError` when the table leaves the file.
-    """
-    if not table.relative:
-        return False
-    left = table.relative
-    step = elf.layout.rela.size if table.rela else elf.layout.rel.size
-    for data in _pieces(elf, table, 0, step):
-        column = _column(elf, data, table.rela)[:left]
-        if column.count(relative & 0xFF) != len(column):
-            return True
-        left -= len(column)
-        if left <= 0:
-            return False
-    return False
 
 
 def relr(elf: Elf) -> Iterator[int]:

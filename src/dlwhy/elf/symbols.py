@@ -175,6 +175,9 @@ class DynamicSymbols:
         vaddr = self._tags()[DT_GNU_HASH]
         nbuckets, self._symoffset, bloom_size, self._shift = self._words(vaddr, 4)
         filter_size = bloom_size * word
+        if not nbuckets:  # an object without buckets is passed over (elf/dl-lookup.c, do_lookup_x)
+            self._chain = array("I")
+            return self._chain
         if filter_size + 4 * nbuckets > elf.view.size:
             counts = f"{nbuckets} buckets and {bloom_size} filter words"
             raise ElfError(elf.path, -1, f"DT_GNU_HASH with {counts} leaves the file")
@@ -197,7 +200,7 @@ class DynamicSymbols:
         size = 1024
         while True:
             data = elf.around(vaddr, 4 * known + size)
-            end = _ODD.search(data[last::4], known)
+            end = re.compile(_ODD).search(data[last::4], known)
             if end:
                 return self._array(data[: 4 * end.end()])
             if len(data) < 4 * known + size:
@@ -371,8 +374,9 @@ class DynamicSymbols:
 
 
 _NATIVE = array("H", [1]).tobytes()[0]
-_ODD = re.compile(b"[" + b"".join(re.escape(bytes([n])) for n in range(1, 256, 2)) + b"]")
-_TLS_INFO = re.compile(rb"[\x06\x16\x26\x36\x46\x56\x66\x76\x86\x96\xa6\xb6\xc6\xd6\xe6\xf6]")
+_ODD = b"[" + b"".join(b"\\x%02x" % n for n in range(1, 256, 2)) + b"]"
+_TLS_INFO = rb"[\x06\x16\x26\x36\x46\x56\x66\x76\x86\x96\xa6\xb6\xc6\xd6\xe6\xf6]"
+"""Patterns; compiled, and kept by re, when they are first wanted."""
 _FILE_INFO = b"\x04"
 assert STT_TLS == 6 and STT_FILE == 4  # noqa: PT018 -- what the two patterns above spell
 
@@ -402,7 +406,7 @@ def tls_symbols(
     for first, data in pieces:
         column = data[info_at::step]
         done = 0
-        for match in _TLS_INFO.finditer(column):
+        for match in re.finditer(_TLS_INFO, column):
             at = match.start()
             row = lay.sym.unpack_from(data, at * step)
             if lay.is64:

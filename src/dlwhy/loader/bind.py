@@ -26,7 +26,7 @@ from dlwhy.elf.constants import (
     VER_FLG_BASE,
     VERSYM_HIDDEN,
 )
-from dlwhy.elf.relocs import references, relative_entries_wrong, split_info, tables
+from dlwhy.elf.relocs import split_info
 from dlwhy.elf.symbols import gnu_hash
 from dlwhy.errors import ElfError
 from dlwhy.loader.faults import Death, Fault
@@ -113,20 +113,6 @@ class Binding:
         entry = self._elf.versions.index_of(index)
         version = self.versions.get(entry & 0x7FFF)
         return (version if version is not None and version.hash else None), entry
-
-    def ordered(self, lazy: bool) -> Iterator[tuple[int, bool]]:
-        """Yield (r_info, deferred) of the distinct references in the loader's order. Raises `ElfError`.
-
-        `deferred` marks entries of the jump table that lazy binding leaves for later.
-        """
-        skip = frozenset((self._machine.relative, 0))
-        for table in tables(self._elf):
-            if table.name == "DT_JMPREL":
-                for info in references(self._elf, table, frozenset((0,))):
-                    yield info, lazy
-            else:
-                for info in references(self._elf, table, skip):
-                    yield info, False
 
 
 def binding(of: LinkMap, machine: Machine) -> Binding:
@@ -439,19 +425,6 @@ def wanted_names(of: LinkMap, infos: Iterable[int], machine: Machine) -> set[byt
             if symbol_info >> 4 != STB_LOCAL:
                 names.add(name)
     return names
-
-
-def check_relative(of: LinkMap, machine: Machine) -> None:
-    """Raise `Death` when DT_RELACOUNT counts an entry that is not relative."""
-    assert of.elf is not None
-    for table in tables(of.elf):
-        if table.relative and relative_entries_wrong(of.elf, table, machine.relative):
-            expression = "ELFW(R_TYPE) (reloc->r_info) == R_X86_64_RELATIVE"
-            raise Death(
-                "assertion", "relocate", f"DT_RELACOUNT of {of.shown} counts an entry that is not relative",
-                f"Inconsistency detected by ld.so: dl-machine.h: 0: elf_machine_rela_relative: Assertion `{expression}' failed!",
-                127, of.shown,
-            )  # fmt: skip
 
 
 def resolve(

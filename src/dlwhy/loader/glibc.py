@@ -60,6 +60,13 @@ FEATURES: dict[str, tuple[tuple[tuple[int, int], Any, str], ...]] = {
         ((2, 17), True, "elf/dl-close.c, _dl_close_worker: la_activity for a namespace without objects [M]"),
         ((2, 35), False, "elf/dl-audit.c, _dl_audit_activity_nsid; commit 3dac3959a5 [M]"),
     ),
+    "machine_before_ident": (
+        ((2, 17), False, "elf/dl-load.c, open_verify: e_machine is looked at when e_ident is good"),
+    ),
+    "setup_hash_file": (
+        ((2, 17), "dl-lookup.c", "elf/dl-lookup.c, _dl_setup_hash [M]"),
+        ((2, 35), "dl-setup_hash.c", "elf/dl-setup_hash.c [M]"),
+    ),
     "exec_refused_at_header": (
         ((2, 17), False, ""),
         ((2, 20), True, "elf/dl-load.c, open_verify"),
@@ -184,14 +191,22 @@ FEATURES: dict[str, tuple[tuple[tuple[int, int], Any, str], ...]] = {
 class Backport(Record):
     """A change taken into an older release by a distribution, with how to recognise it."""
 
-    release: tuple[int, int]
+    release: tuple[int, int] | None
+    """The release that it was taken into; None for any."""
     probe: bytes
-    """A string in the loader binary."""
+    """A string in the loader binary, or in the words that the library says of itself."""
     changes: dict[str, Any]
     cite: str
 
 
 BACKPORTS: tuple[Backport, ...] = (
+    Backport(
+        None, b"Debian GLIBC", {"machine_before_ident": True},
+        "Debian: a file of another machine is passed over whatever else is wrong with e_ident behind its class [M]",
+    ),
+    Backport(
+        None, b"Ubuntu GLIBC", {"machine_before_ident": True}, "Ubuntu: built from Debian's patches",
+    ),
     Backport(
         (2, 31), b"glibc.rtld.optional_static_tls",
         {"surplus": tls.surplus_first_edition, "tls_tunables": True},
@@ -232,7 +247,8 @@ def glibc(release: tuple[int, int], banner: str | None = None, loader_bytes: byt
         name: next((value for since, value, _ in reversed(rows) if since <= release), rows[0][1])
         for name, rows in FEATURES.items()
     }
+    told = loader_bytes + b"\0" + (banner or "").encode()
     for backport in BACKPORTS:
-        if backport.release == release and backport.probe in loader_bytes:
+        if backport.release in (release, None) and backport.probe in told:
             values.update(backport.changes)
     return Glibc(release, ".".join(map(str, release)), banner, values, OLDEST <= release <= NEWEST)

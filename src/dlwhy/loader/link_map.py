@@ -93,7 +93,7 @@ class LinkMap:
 
     def answers_to(self, name: str) -> bool:
         """Whether a request for `name` means this object (elf/dl-load.c, _dl_map_object and _dl_name_match_p)."""
-        if self.has_name(name):
+        if name == self.name or name in self.names:  # has_name, without a call: every object is asked for every name
             return True
         if self.soname_added or self.soname != name:
             return False

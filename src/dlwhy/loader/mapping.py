@@ -11,7 +11,8 @@ from itertools import pairwise
 from dlwhy.elf.constants import (
     DF_1_NOOPEN,
     DF_1_PIE,
-    DT_JMPREL,
+    DT_GNU_HASH,
+    DT_HASH,
     DT_PLTREL,
     DT_RELA,
     DT_RELAENT,
@@ -39,6 +40,9 @@ OTHER_MACHINE = "wrong machine"
 OTHER_KERNEL = "needs another kernel"
 _FIRST_READ = {1: 512, 2: 832}
 """Bytes of the first read by class (struct filebuf): headers within it need no second read."""
+_ABI_TAG = b"\4\0\0\0\x10\0\0\0\1\0\0\0GNU\0"
+"""Head of .note.ABI-tag (elf/dl-load.c, open_verify: expected_note), little endian."""
+_LARGEST_NOTE = 1 << 20
 _SIGSEGV, _SIGBUS = 11, 7
 _ADDRESS_SPACE = 1 << 47
 _MAP_RANDOM = 1 << 40
@@ -86,6 +90,8 @@ def verify(view: View, path: str, host: ProcessSettings) -> str | None:
         raise bad("invalid ELF header")
     if head[4] != machine.elf_class:
         return OTHER_CLASS
+    if host.libc.machine_before_ident and _bad_ident(head, host) and _other_machine(view, host):
+        return OTHER_MACHINE
     order = 2 if machine.name == "s390x" else 1
     if head[5] != order:
         raise bad("ELF file data encoding not " + ("big-endian" if order == 2 else "little-endian"))
@@ -112,22 +118,51 @@ def verify(view: View, path: str, host: ProcessSettings) -> str | None:
     length = elf.phnum * elf.layout.phdr_size
     if elf.phoff + length > len(head) and len(view.some(elf.phoff, length)) != length:
         raise bad("cannot read file data", 22 if elf.phoff >= 1 << 63 else 0)
-    if host.libc.abi_note_checked and _other_kernel(elf):
+    if host.libc.abi_note_checked and _other_kernel(elf, len(head), bad):
         return OTHER_KERNEL
     return None
 
 
-def _other_kernel(elf: Elf) -> bool:
-    """Whether .note.ABI-tag asks for another system than Linux (the kernel's release is taken as new enough)."""
-    for row in elf.phdrs:
-        if row[0] == PT_NOTE and 32 <= row[5] < 65536 and row[7] >= 4:
-            data = elf.view.some(row[2], row[5])
-            at = 0
-            while at + 12 <= len(data):
-                namesz, descsz, kind = (int.from_bytes(data[at + 4 * i : at + 4 * i + 4], "little") for i in range(3))
-                if namesz == 4 and descsz == 16 and kind == 1 and data[at + 12 : at + 16] == b"GNU\0":
-                    return data[at + 16 : at + 20] != bytes(4)
-                at += 12 + namesz + (-namesz % 4) + descsz + (-descsz % 4)
+def _bad_ident(head: bytes, host: ProcessSettings) -> bool:
+    """Whether e_ident is not what the loader compares it with; only then does it look at its parts."""
+    order = 2 if host.machine.name == "s390x" else 1
+    limit = host.libc.abiversion_limit if head[7] == 3 else 1
+    return head[5:7] != bytes((order, 1)) or head[7] not in (0, 3) or head[8] >= limit or head[9:16] != bytes(7)
+
+
+def _other_machine(view: View, host: ProcessSettings) -> bool:
+    return view.head[18:20] != host.machine.e_machine.to_bytes(2, "big" if host.machine.name == "s390x" else "little")
+
+
+def _other_kernel(elf: Elf, length: int, bad: Callable[[str], Fault]) -> bool:
+    """Whether .note.ABI-tag asks for another system than Linux (the kernel's release is taken as new enough).
+
+    `length` is how much of the file the first read got. Raises `Fault` for a note that the file does not hold.
+    """
+    word = elf.layout.u32
+    for row in elf.phdrs:  # of every note segment
+        if row[0] != PT_NOTE or row[5] < 32 or row[7] not in (4, 8):
+            continue
+        offset, size, align = row[2], row[5], row[7]
+        if offset + size >= 1 << 64:  # wraps round, and the loader walks off its buffer
+            raise Unknown(f"what stands behind the first bytes of {elf.path} in the loader's memory", "header")
+        data = elf.view.some(offset, min(size, _LARGEST_NOTE))
+        if offset + size > length and len(data) != size:
+            raise bad("cannot read file data")
+        at = 0
+        while data[at : at + 16] != _ABI_TAG:
+            if at + 16 > len(data):
+                break
+            namesz, descsz = word.unpack_from(data, at)[0], word.unpack_from(data, at + 4)[0]
+            step = 12 + namesz
+            step += -step % align + descsz
+            step += -step % align
+            if size - at - 32 < step:
+                break
+            at += step
+        else:
+            if data[at + 16 : at + 20] != bytes(4):
+                return True
     return False
 
 
@@ -246,14 +281,34 @@ def _check_dynamic(elf: Elf, host: ProcessSettings) -> None:
             )
             raise Death("assertion", "map", f"the loader asserts that {expression}", text, 127, elf.path)
 
+    def entry_size(table: int, tag: int, expression: str, size: int) -> None:
+        if table in tags:
+            if tag not in tags:
+                raise died_reading(ElfError(elf.path, -1, "a relocation table has no tag for the size of its entries"), "map")
+            holds(expression, tags[tag] == size)
+
     if DT_PLTREL in tags:
         holds("info[DT_PLTREL]->d_un.d_val == DT_RELA", tags[DT_PLTREL] == DT_RELA)
-    if DT_RELA in tags and DT_RELAENT in tags:
-        holds("info[DT_RELAENT]->d_un.d_val == sizeof (ElfW(Rela))", tags[DT_RELAENT] == rela)
-    if host.libc.relr and DT_RELR in tags and DT_RELRENT in tags:
-        holds("info[DT_RELRENT]->d_un.d_val == sizeof (ElfW(Relr))", tags[DT_RELRENT] == elf.layout.word_size)
-    if DT_JMPREL in tags and DT_PLTREL not in tags:
-        raise Unknown(f"{elf.path} has DT_JMPREL without DT_PLTREL; what the loader makes of it is not known", "map")
+    entry_size(DT_RELA, DT_RELAENT, "info[DT_RELAENT]->d_un.d_val == sizeof (ElfW(Rela))", rela)
+    if host.libc.relr:
+        entry_size(DT_RELR, DT_RELRENT, "info[DT_RELRENT]->d_un.d_val == sizeof (ElfW(Relr))", elf.layout.word_size)
+
+
+def check_hash(elf: Elf, host: ProcessSettings) -> None:
+    """_dl_setup_hash: what the loader reads of the hash table when the object is mapped. Raises `Death`, `Unknown`."""
+    tags = elf.dynamic.tags if elf.dynamic is not None else {}
+    try:
+        if DT_GNU_HASH in tags:
+            words = elf.layout.u32.unpack_from(elf.at(tags[DT_GNU_HASH], 16), 8)[0]
+            if words & (words - 1):
+                expression = "(bitmask_nwords & (bitmask_nwords - 1)) == 0"
+                text = f"Inconsistency detected by ld.so: {host.libc.setup_hash_file}: 0: _dl_setup_hash: Assertion `{expression}' failed!"
+                why = f"the filter of DT_GNU_HASH has {words} words, which is no power of two"
+                raise Death("assertion", "map", why, text, 127, elf.path)
+        elif DT_HASH in tags:
+            elf.at(tags[DT_HASH], 8)
+    except ElfError as error:
+        raise died_reading(error, "map") from None
 
 
 def wants_execstack(elf: Elf, host: ProcessSettings) -> bool:

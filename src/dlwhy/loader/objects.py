@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _BANNER = re.compile(
     rb"(?:GNU C Library|ld\.so) \(([^()\0\n]*)\) (?:stable|development) release version ([0-9]+)\.([0-9]+)"
 )
-_DIRECTORIES = re.compile(rb"(?:/[^\0\s%:=\"']{1,200}/\0){1,8}")
+_DIRECTORY = rb"/[^\0\s%:=\"']{1,200}/"
 _LARGEST_RODATA = 1 << 22
 
 
@@ -48,12 +48,22 @@ class LoaderFacts:
 
 def _system_directories(data: bytes) -> tuple[str, ...]:
     """Return the loader's system_dirs: strings that end in '/', one behind the other, the first below a lib directory."""
-    best: tuple[str, ...] = ()
-    for match in _DIRECTORIES.finditer(data):
-        names = tuple(part.decode("utf-8", "surrogateescape") for part in match[0].split(b"\0") if part)
-        if all("/lib" in name for name in names) and len(names) > len(best):
-            best = names
-    return best
+    best: list[bytes] = []
+    run: list[bytes] = []
+    behind = -1  # the last name of the run
+    slash = data.find(b"/\0")
+    while slash >= 0:
+        start = data.rfind(b"\0", 0, slash) + 1
+        name = data[start : slash + 1]
+        if start != behind:
+            run = []
+        if re.fullmatch(_DIRECTORY, name):
+            run.append(name)
+            if len(run) > len(best) and all(b"/lib" in one for one in run):
+                best = list(run)
+        behind = slash + 2
+        slash = data.find(b"/\0", slash + 1)
+    return tuple(name.decode("utf-8", "surrogateescape") for name in best)
 
 
 class Objects:

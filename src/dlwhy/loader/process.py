@@ -8,7 +8,7 @@ Sources: glibc elf/rtld.c dl_main, elf/dl-deps.c, elf/dl-open.c, elf/dl-reloc.c,
 
 from __future__ import annotations
 
-from dlwhy.elf.constants import DF_1_NODELETE, DT_AUXILIARY, DT_FILTER, DT_NEEDED, DT_PLTGOT
+from dlwhy.elf.constants import DF_1_NODELETE, DT_AUXILIARY, DT_FILTER, DT_NEEDED, PT_GNU_RELRO
 from dlwhy.elf.relocs import split_info
 from dlwhy.errors import ElfError, FilesError
 from dlwhy.loader import tls
@@ -16,8 +16,6 @@ from dlwhy.loader.bind import (
     Binding,
     Definition,
     Lookup,
-    binding,
-    check_relative,
     check_versions,
     is_lazy,
     resolve,
@@ -25,8 +23,10 @@ from dlwhy.loader.bind import (
 )
 from dlwhy.loader.faults import Death, Fault, Unknown
 from dlwhy.loader.host import RTLD_DEEPBIND, RTLD_GLOBAL, RTLD_LAZY, RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW
+from dlwhy.loader.image import Image
 from dlwhy.loader.link_map import DYNAMIC, EXECUTABLE, LIBRARY, LOADED, LinkMap, Scope
-from dlwhy.loader.mapping import check_segments, died_reading, verify, wants_execstack
+from dlwhy.loader.mapping import check_hash, check_segments, died_reading, verify, wants_execstack
+from dlwhy.loader.relocate import Work, work
 from dlwhy.loader.search import Attempt, Finder, Missing
 from dlwhy.loader.sort import depth_first, selection
 from dlwhy.loader.tunables import DEFAULTS, Reading
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from dlwhy.view import View
 
 _LARGE_SORT = 1 << 16
+_NEIGHBOURHOOD = 1 << 26
+"""Bytes around an object within which other mappings of the process lie as a rule."""
 
 
 class SearchRecord(Record):
@@ -198,6 +200,7 @@ class Process:
             check_segments(elf, name, self.settings, by_dlopen)
             made = self._new(found.path, name, elf, type_, needed_by if by_dlopen or needed_by else loader, mode, space)
             self._check_stack(elf, name, by_dlopen)
+            check_hash(elf, self.settings)
         except Fault as fault:
             fault.needed_by = asker
             fault.subject = found.path
@@ -347,44 +350,43 @@ class Process:
     def relocate(self, todo: list[LinkMap], mode_lazy: bool, space: Namespace, step: int) -> None:
         """Relocate objects in order (_dl_relocate_object each). Raises the first `Fault`."""
         lookup = Lookup(self.machine, self.libc, space.unique)
-        plans: list[tuple[LinkMap, list[tuple[int, bool]]]] = []
+        plans: list[tuple[LinkMap, Work]] = []
         wanted: set[bytes] = set()
-        broken: dict[int, ElfError] = {}
         for one in todo:
             if one.elf is None:
                 continue
-            plan: list[tuple[int, bool]] = []
-            lazy = one.lazy = is_lazy(one, mode_lazy, self.profiling)
-            try:
-                if lazy and one.elf.dynamic is not None and DT_PLTGOT not in one.elf.dynamic.tags:
-                    # elf_machine_runtime_setup writes to the table that this tag should name
-                    raise ElfError(one.shown, -1, "DT_JMPREL is to be bound lazily, but there is no DT_PLTGOT")
-                plan.extend(binding(one, self.machine).ordered(lazy))
-                wanted |= wanted_names(one, [info for info, deferred in plan if not deferred], self.machine)
-            except ElfError as error:
-                broken[id(one)] = error
+            one.lazy = is_lazy(one, mode_lazy, self.profiling)
+            plan = self._work(one)
             plans.append((one, plan))
+            try:
+                wanted |= wanted_names(one, [info for info, deferred in plan.entries if not deferred], self.machine)
+            except ElfError:
+                pass  # met again, in its place, when the reference is resolved
         scopes = {id(scope): scope for one in todo for scope in one.scopes}
         try:
             lookup.prepare(wanted, scopes.values())
         except ElfError as error:
             raise died_reading(error, "relocate") from None
         for one, plan in plans:
-            if self.started:
-                try:
-                    check_relative(one, self.machine)
-                except ElfError as error:
-                    raise died_reading(error, "relocate") from None
             try:
-                for info, deferred in plan:
+                for info, deferred in plan.entries:
                     self._apply(one, info, deferred, lookup, step)
             except ElfError as error:
                 raise died_reading(error, "relocate") from None
-            if id(one) in broken:
-                raise died_reading(broken[id(one)], "relocate")
+            if plan.end is not None:
+                raise plan.end
+            self._protect(one)
             one.relocated = True
         for one in todo:
             one.relocated = True
+        if self.started:
+            for one in todo:
+                if one.static_since == self.when:
+                    self.initialise_tls(one)
+
+    def _work(self, one: LinkMap) -> Work:
+        assert one.elf is not None
+        return work(one.elf, self.machine, self.libc, one.lazy, self.settings.page, one.type == EXECUTABLE)
 
     def _apply(self, of: LinkMap, info: int, deferred: bool, lookup: Lookup, step: int) -> None:
         assert of.elf is not None
@@ -394,7 +396,7 @@ class Process:
             if kind in (machine.jump_slot, machine.irelative):
                 return
             if kind not in machine.tlsdesc:
-                raise Fault("bad-relocation", "relocate", f"unexpected PLT reloc type 0x{kind:02x}", of.shown)
+                raise Fault("bad-relocation", "relocate", f"unexpected PLT reloc type {_digits(kind)}", of.shown)
             if self.libc.lazy_descriptors:
                 return
         if kind == machine.irelative or kind in (machine.relative, 0):
@@ -403,8 +405,7 @@ class Process:
         if known and kind not in known:
             index_known = index == 0 or self._resolves(of, index, kind, lookup)
             assert index_known is not None
-            digits = f"0x{kind:02x}" if kind <= 0xFF else f"0x{kind:08x}"
-            raise Fault("bad-relocation", "relocate", f"unexpected reloc type {digits}", of.shown)
+            raise Fault("bad-relocation", "relocate", f"unexpected reloc type {_digits(kind)}", of.shown)
         if index == 0:
             found: Definition | None = Definition(of, 0, 0, 0, 1)
             name = b""
@@ -422,6 +423,29 @@ class Process:
     def _resolves(self, of: LinkMap, index: int, kind: int, lookup: Lookup) -> bool:
         resolve(of, index, kind, self.machine, lookup)
         return True
+
+    def _protect(self, of: LinkMap) -> None:
+        """_dl_protect_relro: make what PT_GNU_RELRO names read-only (elf/dl-reloc.c)."""
+        assert of.elf is not None
+        if of.type == EXECUTABLE:
+            return
+        row = next((row for row in reversed(of.elf.phdrs) if row[0] == PT_GNU_RELRO), None)
+        if row is None or not row[6]:
+            return
+        page = self.settings.page
+        start, end = row[3] & -page, (row[3] + row[6]) & -page
+        if start == end:
+            return
+        low = of.elf.loads[0][3] & -page
+        high = of.elf.loads[-1][3] + of.elf.loads[-1][6]
+        high += -high % page
+        if low <= start < end <= high:
+            return
+        because = f"PT_GNU_RELRO covers {start:#x} to {end:#x}, and the object is mapped from {low:#x} to {high:#x}"
+        if low - _NEIGHBOURHOOD < start < high + _NEIGHBOURHOOD:  # all mapped pages up to the first gap become read-only
+            raise Unknown(f"what lies in the process beside {of.shown}: {because}", "relocate")
+        text = "cannot apply additional memory protection after relocation"
+        raise Fault("bad-segments", "relocate", text, of.shown, 12, because)
 
     @staticmethod
     def _add_dependency(of: LinkMap, on: LinkMap) -> None:
@@ -560,6 +584,21 @@ class Process:
         for one, offset in zip(mapped, layout.offsets, strict=True):
             one.tls_offset = offset
             one.static_since = "startup"
+
+    def initialise_tls(self, of: LinkMap) -> None:
+        """Copy an object's initialisation image into the block: _dl_allocate_tls_init, _dl_init_static_tls (elf/dl-tls.c)."""
+        segment = of.elf.tls if of.elf is not None else None
+        if segment is None or not isinstance(of.tls_offset, int) or of.elf is None:
+            return
+        if segment.filesz > segment.memsz:
+            if self.started:
+                why = f"the image of its TLS segment has {segment.filesz} bytes, more than the {segment.memsz} of the segment"
+                raise Death("signal", "relocate", f"{of.shown}: {why}", None, -11, of.shown)
+            expression = "map->l_tls_blocksize >= map->l_tls_initimage_size"
+            raise _assertion("../elf/dl-tls.c", "_dl_allocate_tls_init", expression, "relocate", of.shown)
+        if segment.filesz and of.type != EXECUTABLE:
+            image = Image(of.elf, self.settings.page)
+            image.touch(segment.vaddr, segment.filesz, False, "the TLS image is copied", "relocate")
 
     # -- dlopen --------------------------------------------------------------------------------------------------
 
@@ -779,7 +818,7 @@ class Process:
             lookup = lookups.get(of.namespace)
             if lookup is None:
                 lookup = lookups[of.namespace] = Lookup(self.machine, self.libc, self.namespaces[of.namespace].unique)
-            calls = [info for info, deferred in binding(of, self.machine).ordered(True) if deferred]
+            calls = [info for info, deferred in self._work(of).entries if deferred]
             lookup.prepare(wanted_names(of, calls, self.machine), of.scopes)
             for info in calls:
                 index, kind = split_info(of.elf, info)
@@ -789,6 +828,11 @@ class Process:
                     except (Fault, Death):
                         return of, of.elf.symbols.symbol(index).name
         return None
+
+
+def _digits(kind: int) -> str:
+    """A relocation type as _dl_reloc_bad_type writes it (elf/dl-reloc.c)."""
+    return f"0x{kind:02x}" if kind <= 0xFF else f"0x{kind:08x}"
 
 
 def _assertion(file: str, function: str, expression: str, stage: str, path: str) -> Death:

@@ -108,6 +108,8 @@ def _finish(process: Process, laid_out: bool) -> None:
     if process.libc.libc_relocated_first and space.libc is not None:
         order = [space.libc, *(one for one in order if one is not space.libc)]
     process.relocate(order, not process._bind_now(), space, 0)  # noqa: SLF001
+    for one in space.maps:
+        process.initialise_tls(one)
 
 
 def _place_rtld(space: Namespace, main: LinkMap, rtld: LinkMap) -> None:

@@ -1,0 +1,182 @@
+"""What relocating one object touches and looks up, in the loader's order (glibc elf/dynamic-link.h, elf/do-rel.h).
+
+Tags are taken as the loader takes them: a size or a start that is missing beside its partner is read through a null
+pointer. For nearly every object one pass over each table settles that all it writes to is its own data; only where that
+is not so are the entries taken one by one.
+"""
+
+from __future__ import annotations
+
+from dlwhy.elf.constants import (
+    DT_JMPREL,
+    DT_PLTGOT,
+    DT_PLTREL,
+    DT_PLTRELSZ,
+    DT_RELA,
+    DT_RELACOUNT,
+    DT_RELASZ,
+    DT_RELR,
+    DT_RELRSZ,
+    DT_SYMTAB,
+    DT_VERSYM,
+)
+from dlwhy.elf.relocs import Survey, Table, entries, relr, split_info, survey
+from dlwhy.errors import ElfError
+from dlwhy.loader.faults import Death
+from dlwhy.loader.image import SIGSEGV, Image
+from dlwhy.loader.mapping import died_reading
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dlwhy.elf.file import Elf
+    from dlwhy.elf.machine import Machine
+    from dlwhy.loader.glibc import Glibc
+
+Entry = tuple[int, bool]
+"""(r_info, whether lazy binding leaves it for later)."""
+
+
+class Work:
+    """The references of one object in the loader's order, and how the work ends if it does not get through them."""
+
+    __slots__ = ("end", "entries")
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.end: Exception | None = None
+        """`Death` or `Unknown` behind the last entry; None when all is done."""
+
+
+def work(elf: Elf, machine: Machine, libc: Glibc, lazy: bool, page: int, as_program: bool) -> Work:
+    """Return the work of relocating an object. `lazy`: whether its jump table is to be bound lazily."""
+    found = Work()
+    try:
+        for one in _entries(elf, machine, libc, lazy, None if as_program else Image(elf, page)):
+            found.entries.append(one)
+    except ElfError as error:
+        found.end = died_reading(error, "relocate")
+    except Exception as end:  # noqa: BLE001 -- Death and Unknown, which are values here
+        if type(end).__module__ != Death.__module__:
+            raise
+        found.end = end
+    return found
+
+
+def _null(elf: Elf, what: str) -> Death:
+    why = f"{elf.path}: {what}, and the loader reads it through a null pointer: the process is killed by SIGSEGV"
+    return Death("signal", "relocate", why, None, -SIGSEGV, elf.path)
+
+
+def _entries(elf: Elf, machine: Machine, libc: Glibc, lazy: bool, image: Image | None) -> Iterator[Entry]:
+    dynamic = elf.dynamic
+    tags = dynamic.tags if dynamic is not None else {}
+    if lazy and DT_JMPREL in tags:
+        if DT_PLTGOT not in tags:
+            raise _null(elf, "it has DT_JMPREL and no DT_PLTGOT")
+        if image is not None:
+            image.touch(tags[DT_PLTGOT] + elf.layout.word_size, 2 * elf.layout.word_size, True, "DT_PLTGOT is written", "relocate")
+    if libc.relr and DT_RELR in tags:
+        if DT_RELRSZ not in tags:
+            raise _null(elf, "it has DT_RELR and no DT_RELRSZ")
+        _check_relr(elf, image)
+    ranges = _ranges(elf, lazy)
+    if dynamic is not None and DT_SYMTAB not in tags:
+        raise _null(elf, "it has no DT_SYMTAB")  # whether or not there are relocations
+    for table, deferred in ranges:
+        yield from _range(elf, table, deferred, machine, image)
+
+
+def _ranges(elf: Elf, lazy: bool) -> list[tuple[Table, bool]]:
+    """_ELF_DYNAMIC_DO_RELOC: DT_RELA and the jump table as one range or two, the second one perhaps lazy."""
+    tags = elf.dynamic.tags if elf.dynamic is not None else {}
+    start = size = count = 0
+    if tags.get(DT_RELA):
+        if DT_RELASZ not in tags:
+            raise _null(elf, "it has DT_RELA and no DT_RELASZ")
+        start, size, count = tags[DT_RELA], tags[DT_RELASZ], tags.get(DT_RELACOUNT, 0)
+    second = None
+    if DT_PLTREL in tags:
+        for tag, name in ((DT_JMPREL, "DT_JMPREL"), (DT_PLTRELSZ, "DT_PLTRELSZ")):
+            if tag not in tags:
+                raise _null(elf, f"it has DT_PLTREL and no {name}")
+        jump, length = tags[DT_JMPREL], tags[DT_PLTRELSZ]
+        start = start or jump
+        if start + size == jump + length:
+            size -= length
+        if not lazy and start + size == jump:
+            size += length
+        else:
+            second = Table("DT_JMPREL", jump, length, True, 0)
+    first = Table("DT_RELA", start, max(size, 0), True, count)
+    return [(first, False)] + ([(second, lazy)] if second is not None else [])
+
+
+def _range(elf: Elf, table: Table, deferred: bool, machine: Machine, image: Image | None) -> Iterator[Entry]:
+    """The entries of one range: the relative ones at its start, the rest, IRELATIVE at the end."""
+    if table.relative * elf.layout.rela.size > table.size and table.size:
+        table = table.but(size=table.relative * elf.layout.rela.size)  # the loader counts, and does not look
+    seen = Survey()
+    broken: ElfError | None = None
+    skip = frozenset(() if deferred else (machine.relative, 0))
+    if table.size:
+        try:
+            survey(elf, table, skip, machine.relative, seen)
+        except ElfError as error:
+            broken = error
+    if image is None or seen.low < 0 or image.writable(seen.low, seen.high + 2 * elf.layout.word_size):
+        if seen.relative_wrong:
+            raise _not_relative(elf)
+        for info in seen.references:
+            yield info, deferred
+        if broken is not None:
+            raise broken
+        return
+    yield from _one_by_one(elf, table, deferred, machine, image)
+
+
+def _one_by_one(elf: Elf, table: Table, deferred: bool, machine: Machine, image: Image) -> Iterator[Entry]:
+    """Every entry of a range with what it writes to; a reference is looked up before its place is written."""
+    seen: set[int] = set()
+    late: list[tuple[int, int]] = []
+    word = elf.layout.word_size
+    for number, (offset, info) in enumerate(entries(elf, table)):
+        kind = split_info(elf, info)[1]
+        if number < table.relative:
+            if kind != machine.relative:
+                raise _not_relative(elf)
+        elif kind == machine.irelative:
+            late.append((offset, info))
+            continue
+        elif info not in seen and (deferred or kind not in (machine.relative, 0)):
+            seen.add(info)
+            yield info, deferred
+        if kind or number < table.relative:
+            image.touch(offset, 2 * word if kind in machine.tlsdesc else word, True, "a relocation is applied", "relocate")
+    for offset, _ in late:
+        image.touch(offset, word, True, "a relocation is applied", "relocate")
+
+
+def _check_relr(elf: Elf, image: Image | None) -> None:
+    places = list(relr(elf))
+    word = elf.layout.word_size
+    if image is None or not places or image.writable(min(places), max(places) + word):
+        return
+    for place in places:
+        image.touch(place, word, True, "DT_RELR is applied", "relocate")
+
+
+def _not_relative(elf: Elf) -> Death:
+    expression = "ELFW(R_TYPE) (reloc->r_info) == R_X86_64_RELATIVE"
+    text = f"Inconsistency detected by ld.so: dl-machine.h: 0: elf_machine_rela_relative: Assertion `{expression}' failed!"
+    why = f"DT_RELACOUNT of {elf.path} counts an entry that is not relative"
+    return Death("assertion", "relocate", why, text, 127, elf.path)
+
+
+def versions_without_records(elf: Elf) -> bool:
+    """Whether DT_VERSYM stands without any record of a version: the loader then looks versions up in no table at all."""
+    dynamic = elf.dynamic
+    if dynamic is None or DT_VERSYM not in dynamic.tags:
+        return False
+    return not elf.versions.needs and not elf.versions.defines
