@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.run import COMMAND, ENVIRONMENT, SOMEWHERE, dlwhy
+from tests.elf_writer import Image
 from tests.fixtures.real_hosts import BARE
 from tests.oracle import real
 
@@ -93,9 +94,11 @@ def test_a_file_instead_of_a_command() -> None:
 @pytest.mark.parametrize("words", [("--help",), ("check", "--help"), ("tls", "--help"), ("tree", "-h")])
 def test_help(words: tuple[str, ...]) -> None:
     """Help goes to standard output and tells the exit codes or the commands."""
-    done = dlwhy(*words)
-    assert (done.status, done.err) == (0, "")
-    assert "exit status:" in done.out or "commands:" in done.out
+    for width in (60, 80, 120):
+        done = dlwhy(*words, env={"COLUMNS": str(width)})
+        assert (done.status, done.err) == (0, "")
+        assert "exit status:" in done.out or "commands:" in done.out
+        assert max(map(len, done.out.splitlines())) <= width
 
 
 def test_files_named_like_options(tmp_path: Path) -> None:
@@ -254,6 +257,21 @@ def test_hostile_names(tmp_path: Path) -> None:
         for shown in (done.out, done.err):
             assert all(one == "\n" or one.isprintable() for one in shown), words
         assert "\\x1b]0;x\\x07\\x9b31m\\xff.so" in done.out + done.err
+
+
+def test_a_chain_of_a_thousand(tmp_path: Path) -> None:
+    """A chain of a thousand libraries is checked; a tree that is too deep to be drawn is told in a sentence."""
+    last = 1200
+    for place in range(last + 1):
+        needs: list[str | bytes] = [f"lib{place + 1}.so"] if place < last else ["libc.so.6"]
+        (tmp_path / f"lib{place}.so").write_bytes(Image(needed=needs, soname=f"lib{place}.so").build().data)
+    first = str(tmp_path / "lib0.so")
+    env = ("--env", f"LD_LIBRARY_PATH={tmp_path}")
+    assert dlwhy("check", first, *env).status == 0
+    for form in ("text", "json"):
+        done = dlwhy("tree", first, *env, "--format", form)
+        assert done.status in {0, 1}
+        assert done.status == 0 or SENTENCE.fullmatch(done.err)
 
 
 def test_json_of_a_failed_command() -> None:

@@ -44,11 +44,24 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; `{self.prog} --help` tells more\n")
 
 
-class _Formatter(argparse.RawDescriptionHelpFormatter):
+class _Formatter(argparse.HelpFormatter):
     """The text of --help. argparse makes one for every option, and would import shutil (1.2 ms) for the width."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=_width() - 2)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Break paragraphs at the width, and each line of a table by itself."""
+        import textwrap
+
+        lines: list[str] = []
+        for block in text.split("\n\n"):
+            rows = block.split("\n") if block.startswith(("  ", "commands:")) else [" ".join(block.split("\n"))]
+            for row in rows:
+                inner = " " * 10 if row.startswith("  ") else ""
+                lines += textwrap.wrap(row, width, subsequent_indent=indent + inner, break_on_hyphens=False)
+            lines.append("")
+        return "\n".join(lines[:-1])
 
 
 def _width() -> int:
