@@ -24,6 +24,12 @@ _MAX_LINKS = 40
 """Links followed in one path before ELOOP, as the kernel counts (path_resolution(7))."""
 
 
+def _parts(path: str) -> list[str]:
+    """The components of a path, the first one last; "." where it ends as only a directory's can."""
+    parts = [part for part in reversed(path.split("/")) if part and part != "."]
+    return [".", *parts] if path.endswith(("/", "/.")) and parts else parts
+
+
 class Files:
     """The files of this system, or of the tree below `root` as chroot(2) would show them."""
 
@@ -49,9 +55,7 @@ class Files:
         if not self.root:
             return os.path.realpath(path)
         done = ""
-        todo = [part for part in reversed(path.split("/")) if part and part != "."]
-        if path.endswith("/") and todo:
-            todo.insert(0, ".")
+        todo = _parts(path)
         links = 0
         while todo:
             part = todo.pop()
@@ -63,6 +67,8 @@ class Files:
             here = f"{done}/{part}"
             try:
                 target = os.readlink(self.root + here)
+            except ValueError:  # an embedded NUL byte; no such name can exist
+                raise FilesError(path, errno.ENOENT, os.strerror(errno.ENOENT)) from None
             except OSError as error:
                 if error.errno == errno.EINVAL or (error.errno == errno.ENOENT and not todo):
                     done = here
@@ -73,7 +79,7 @@ class Files:
                 raise FilesError(path, errno.ELOOP, os.strerror(errno.ELOOP))
             if target.startswith("/"):
                 done = ""
-            todo.extend(part for part in reversed(target.split("/")) if part and part != ".")
+            todo.extend(_parts(target))
         return done or "/"
 
     def open(self, path: str) -> View:
@@ -86,9 +92,14 @@ class Files:
         return self._view(path, real)
 
     def _view(self, path: str, real: str) -> View:
-        view = FileView(path, self._descriptor(path, real), partial(self._descriptor, path, real))
+        view = FileView(path, self._descriptor(path, real), partial(self._again, real))
         self._open_views.append(view)
         return view
+
+    def _again(self, real: str, view: FileView) -> int:
+        fd = self._descriptor(view.path, real)
+        self._open_views.append(view)
+        return fd
 
     def _descriptor(self, path: str, real: str) -> int:
         try:

@@ -87,7 +87,7 @@ class FileView(View):
 
     __slots__ = ("_fd", "_reopen", "mtime_ns")
 
-    def __init__(self, path: str, fd: int, reopen: Callable[[], int]) -> None:
+    def __init__(self, path: str, fd: int, reopen: Callable[[FileView], int]) -> None:
         self.path = path
         self._fd = fd
         self._reopen = reopen
@@ -125,6 +125,9 @@ class FileView(View):
 
     def read_into(self, buffer: bytearray, offset: int) -> None:  # noqa: D102 -- as above
         size = len(buffer)
+        if offset >= 0 and offset + size <= len(self.head):
+            buffer[:] = self.head[offset : offset + size]
+            return
         if offset < 0 or offset + size > self.size:
             raise OutOfBounds(self.path, offset, f"{size} bytes wanted, but the file ends at {self.size:#x}")
         with memoryview(buffer) as window:
@@ -140,7 +143,7 @@ class FileView(View):
 
     def _descriptor(self) -> int:
         if self._fd < 0:
-            fd = self._reopen()
+            fd = self._reopen(self)
             stat = os.fstat(fd)
             if (stat.st_dev, stat.st_ino) != self.identity or stat.st_mtime_ns != self.mtime_ns:
                 os.close(fd)
