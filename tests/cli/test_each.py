@@ -292,6 +292,26 @@ def test_huge_claims_are_refused(tmp_path: Path) -> None:
         assert done.stderr == ""
 
 
+def test_a_bomb_is_refused(tmp_path: Path) -> None:
+    """A small archive that unpacks to gigabytes of what looks like code is refused before they are written."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as zipped:
+        for name in ("one.so", "two.so"):
+            with zipped.open(name, "w") as member:
+                member.write(b"\x7fELF")
+                for _ in range(150):
+                    member.write(bytes(1 << 20))
+    limit = 200 << 20
+    done = subprocess.run(
+        [COMMAND, "check", "--each", "-q", tmp_path / "a.zip"], env={**ENVIRONMENT, "TMPDIR": str(tmp_path)},
+        capture_output=True, text=True, check=False, timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )  # fmt: skip
+    assert done.returncode == 1
+    told = "refused: its code is more than 100 times as large as itself"
+    assert done.stdout == f"not examined: {tmp_path}/a.zip: {told}\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+
 def test_archive_in_archive_is_told(pair: Path, tmp_path: Path) -> None:
     """An archive inside an archive is not walked, and that is said with exit status 1: it never reads as loads."""
     inner = archive(pair, "zip", tmp_path / "inner.zip")
