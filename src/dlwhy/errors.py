@@ -46,6 +46,15 @@ class OutOfBounds(ElfError):
     """A read that would leave the file: the file is shorter than its tables claim."""
 
 
+class Unmapped(ElfError):
+    """An address where nothing of the object is mapped."""
+
+    def __init__(self, path: str, rule: str, distance: int) -> None:
+        super().__init__(path, -1, rule)
+        self.distance = distance
+        """Bytes between the object's own range and the address; 0 for a hole in the range."""
+
+
 class TooLarge(ElfError):
     """More records, names or bytes than an honest file of this size has: dlwhy reads no further, and so does not know.
 

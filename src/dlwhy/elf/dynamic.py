@@ -144,7 +144,8 @@ class Dynamic:
             if end >= 0:
                 return window[:end]
             if len(window) < size:
-                raise ElfError(self._elf.path, -1, f"the string at {offset:#x} of DT_STRTAB has no end in the file")
+                rule = f"the string at {offset:#x} of DT_STRTAB has no end in the file"
+                raise self._elf.unmapped(place + len(window), 1, rule)
             if size > _MAX_STRING:
                 raise TooLarge(self._elf.path, -1, f"the string at {offset:#x} of DT_STRTAB is longer than {size}")
             size *= 8

@@ -11,7 +11,7 @@ from dlwhy.elf.dynamic import Dynamic
 from dlwhy.elf.machine import Machine, machine
 from dlwhy.elf.records import Layout, layout
 from dlwhy.elf.versions import Versions
-from dlwhy.errors import ElfError, OutOfBounds, TooLarge
+from dlwhy.errors import Unmapped, ElfError, OutOfBounds, TooLarge
 from dlwhy.record import Record
 from dlwhy.view import LARGEST_READ
 
@@ -210,7 +210,17 @@ class Elf:
             end = row[3] + row[5] + (-(row[3] + row[5]) % _PAGE)
             if start <= vaddr and vaddr + size <= end:
                 return self._bytes(vaddr - row[3] + row[2], size)
-        raise ElfError(self.path, -1, f"address {vaddr:#x} (+{size}) lies in no PT_LOAD segment")
+        raise self.unmapped(vaddr, size, f"address {vaddr:#x} (+{size}) lies in no PT_LOAD segment")
+
+    def unmapped(self, vaddr: int, size: int, rule: str) -> Unmapped:
+        """Return what to raise for a read of `size` bytes at `vaddr` that leaves what is mapped."""
+        loads = self.loads
+        if not loads:
+            return Unmapped(self.path, rule, 1 << 64)
+        low, high = loads[0][3] & -_PAGE, loads[-1][3] + loads[-1][6]
+        high += -high % _PAGE
+        beside = vaddr - high if vaddr >= high else low - vaddr if vaddr < low else 0
+        return Unmapped(self.path, rule, max(beside, 1 if vaddr + size > high else 0))
 
     def _bytes(self, offset: int, size: int) -> bytes:
         view = self.view

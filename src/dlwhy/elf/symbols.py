@@ -180,7 +180,7 @@ class DynamicSymbols:
             return self._chain
         if filter_size + 4 * nbuckets > elf.view.size:
             counts = f"{nbuckets} buckets and {bloom_size} filter words"
-            raise ElfError(elf.path, -1, f"DT_GNU_HASH with {counts} leaves the file")
+            raise elf.unmapped(vaddr + 16, filter_size + 4 * nbuckets, f"DT_GNU_HASH with {counts} leaves the file")
         data = elf.at(vaddr + 16, filter_size + 4 * nbuckets)
         self._bloom = self._array(data[:filter_size], elf.layout.word_code)
         self._buckets = buckets = self._array(data[filter_size:])
@@ -302,7 +302,7 @@ class DynamicSymbols:
         """Whether the loader's walk for this hash comes to this symbol: past the filter, and along its bucket."""
         bloom, bits = self._bloom, 8 * self._elf.layout.word_size
         if not bloom:
-            raise ElfError(self._elf.path, -1, "DT_GNU_HASH has a filter of no words")
+            raise self._elf.unmapped(0, 1 << 29, "DT_GNU_HASH has a filter of no words")
         word = bloom[h // bits & len(bloom) - 1]
         if not word >> (h % bits) & word >> ((h >> (self._shift & 31)) % bits) & 1:
             return False

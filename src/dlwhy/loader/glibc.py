@@ -76,6 +76,10 @@ FEATURES: dict[str, tuple[tuple[tuple[int, int], Any, str], ...]] = {
         ((2, 17), True, "elf/dl-load.c: ELF load command alignment not page-aligned [M]"),
         ((2, 35), False, "commit 163f625cf9 [M]"),
     ),
+    "empty_dynamic_skipped": (
+        ((2, 17), False, ""),
+        ((2, 27), True, "elf/dl-load.c: a PT_DYNAMIC without bytes in the file is skipped [M]"),
+    ),
     "dynamic_checked_before_mapping": (
         ((2, 17), False, ""),
         ((2, 35), True, "elf/dl-load.c: object file has no dynamic section [M]"),

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from dlwhy.elf.constants import DF_TEXTREL, DT_TEXTREL, PF_W
 from dlwhy.loader.faults import Death, Unknown
+from dlwhy.loader.mapping import NEAR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dlwhy.elf.file import Elf
 
 SIGSEGV, SIGBUS = 11, 7
-_NEAR = 1 << 26
-"""Bytes around an object within which other mappings of the process lie as a rule."""
 
 
 class Image:
@@ -82,7 +81,7 @@ class Image:
             region = next((one for one in reversed(self._regions) if one[0] <= at < one[1]), None)
             if region is None:
                 distance = self._low - at if at < self._low else at - self._high
-                if 0 <= distance < _NEAR:
+                if 0 <= distance < NEAR:
                     raise Unknown(f"what lies in the process {distance} bytes beside {path}, where {why}", stage)
                 raise self._killed(SIGSEGV, f"{why} at {at:#x}, where nothing is mapped", stage)
             start, _, offset, flags = region

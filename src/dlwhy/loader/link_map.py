@@ -33,7 +33,7 @@ class LinkMap:
     __slots__ = (
         "binding", "depth", "elf", "flags_1", "forced_by", "global_", "how", "identity", "init_called", "initfini", "lazy", "loader",
         "module_id", "name", "names", "namespace", "needed_by", "nodelete", "opened", "origin", "path_lists", "program_name",
-        "reldeps", "relocated", "request", "scopes", "searchlist", "soname", "soname_added", "static_since", "tls",
+        "reldeps", "relocated", "request", "scopes", "searchlist", "soname_added", "static_since", "tls",
         "tls_before", "tls_offset", "type", "versions_checked",
     )  # fmt: skip
 
@@ -52,7 +52,6 @@ class LinkMap:
         """Where the search found it."""
         self.identity: tuple[int, int] | None = None
         dynamic = elf.dynamic if elf is not None else None
-        self.soname = dynamic.soname if dynamic is not None else None
         self.soname_added = False
         self.flags_1 = dynamic.flags_1 if dynamic is not None else 0
         self.origin: str | None = None
@@ -85,6 +84,12 @@ class LinkMap:
         self.forced_by: LinkMap | None = None
         self.module_id = 0
         self.program_name = ""
+
+    @property
+    def soname(self) -> str | None:
+        """DT_SONAME, read when it is compared with something, as the loader does. Raises `ElfError`."""
+        dynamic = self.elf.dynamic if self.elf is not None else None
+        return dynamic.soname if dynamic is not None else None
 
     @property
     def shown(self) -> str:

@@ -27,7 +27,7 @@ from dlwhy.elf.constants import (
     PT_NOTE,
 )
 from dlwhy.elf.file import Elf
-from dlwhy.errors import ElfError, OutOfBounds, TooLarge
+from dlwhy.errors import Unmapped, ElfError, OutOfBounds, TooLarge
 from dlwhy.loader.faults import Death, Fault, Unknown
 
 TYPE_CHECKING = False
@@ -44,6 +44,8 @@ _ABI_TAG = b"\4\0\0\0\x10\0\0\0\1\0\0\0GNU\0"
 """Head of .note.ABI-tag (elf/dl-load.c, open_verify: expected_note), little endian."""
 _LARGEST_NOTE = 1 << 20
 _SIGSEGV, _SIGBUS = 11, 7
+NEAR = 1 << 26
+"""Bytes around an object within which other mappings of the process lie as a rule."""
 _ADDRESS_SPACE = 1 << 47
 _MAP_RANDOM = 1 << 40
 """Objects are mapped within this many bytes of the end of the address space (28 random bits of pages): a segment that far
@@ -54,6 +56,8 @@ def died_reading(error: ElfError, stage: str) -> Exception:
     """Return how the process ends when the loader reads what `error` says is not there; `Unknown` for `TooLarge`."""
     if isinstance(error, TooLarge):
         return Unknown(f"what the loader makes of {error}", stage)
+    if isinstance(error, Unmapped) and 0 < error.distance < NEAR:
+        return Unknown(f"what lies in the process beside {error.path}: {error.rule}", stage)
     if isinstance(error, OutOfBounds):
         return Death(
             "signal",
@@ -185,7 +189,7 @@ def check_segments(elf: Elf, name: str, host: ProcessSettings, by_dlopen: bool, 
     loads = []
     for kind, _flags, offset, vaddr, _paddr, filesz, memsz, align in headers:
         if kind == PT_DYNAMIC:
-            if filesz or not libc.dynamic_checked_before_mapping:
+            if filesz or not libc.empty_dynamic_skipped:
                 dynamic = True
             empty_dynamic |= filesz == 0
         elif kind == PT_LOAD:

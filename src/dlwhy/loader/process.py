@@ -25,7 +25,7 @@ from dlwhy.loader.faults import Death, Fault, Unknown
 from dlwhy.loader.host import RTLD_DEEPBIND, RTLD_GLOBAL, RTLD_LAZY, RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW
 from dlwhy.loader.image import Image
 from dlwhy.loader.link_map import DYNAMIC, EXECUTABLE, LIBRARY, LOADED, LinkMap, Scope
-from dlwhy.loader.mapping import check_hash, check_segments, died_reading, verify, wants_execstack
+from dlwhy.loader.mapping import NEAR, check_hash, check_segments, died_reading, verify, wants_execstack
 from dlwhy.loader.relocate import Work, work
 from dlwhy.loader.search import Attempt, Finder, Missing
 from dlwhy.loader.sort import depth_first, selection
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from dlwhy.view import View
 
 _LARGE_SORT = 1 << 16
-_NEIGHBOURHOOD = 1 << 26
-"""Bytes around an object within which other mappings of the process lie as a rule."""
 
 
 class SearchRecord(Record):
@@ -151,7 +149,11 @@ class Process:
         """
         asker = needed_by.shown if needed_by is not None else None
         for one in space.maps:
-            if one.answers_to(name):
+            try:
+                is_it = one.answers_to(name)
+            except ElfError as error:
+                raise died_reading(error, "search") from None
+            if is_it:
                 self.searches.append(SearchRecord(name, asker, one.shown, "already loaded", ()))
                 return one
         assert self.program is not None
@@ -217,7 +219,10 @@ class Process:
             and made.scopes[0] is not made.searchlist
         ):
             made.scopes.insert(0, Scope(made, [made]))
-        self._join_namespace(made, space)
+        try:
+            self._join_namespace(made, space)
+        except ElfError as error:
+            raise died_reading(error, "map") from None
         return made
 
     def _join_namespace(self, made: LinkMap, space: Namespace) -> None:
@@ -442,7 +447,7 @@ class Process:
         if low <= start < end <= high:
             return
         because = f"PT_GNU_RELRO covers {start:#x} to {end:#x}, and the object is mapped from {low:#x} to {high:#x}"
-        if low - _NEIGHBOURHOOD < start < high + _NEIGHBOURHOOD:  # all mapped pages up to the first gap become read-only
+        if low - NEAR < start < high + NEAR:  # all mapped pages up to the first gap become read-only
             raise Unknown(f"what lies in the process beside {of.shown}: {because}", "relocate")
         text = "cannot apply additional memory protection after relocation"
         raise Fault("bad-segments", "relocate", text, of.shown, 12, because)

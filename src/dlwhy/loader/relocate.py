@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from dlwhy.elf.machine import Machine
     from dlwhy.loader.glibc import Glibc
 
+_HALF = 1 << 63
 Entry = tuple[int, bool]
 """(r_info, whether lazy binding leaves it for later)."""
 
@@ -108,8 +109,9 @@ def _ranges(elf: Elf, lazy: bool) -> list[tuple[Table, bool]]:
         if not lazy and start + size == jump:
             size += length
         else:
-            second = Table("DT_JMPREL", jump, length, True, 0)
-    first = Table("DT_RELA", start, max(size, 0), True, count)
+            second = Table("DT_JMPREL", jump, length if length < _HALF else 0, True, 0)
+    # an end that wraps round lies before the start, and nothing is applied
+    first = Table("DT_RELA", start, size if 0 <= size < _HALF else 0, True, count)
     return [(first, False)] + ([(second, lazy)] if second is not None else [])
 
 
