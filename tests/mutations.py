@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import glob
 import io
 import os
@@ -100,6 +101,8 @@ def campaign(path: str, count: int, seed: int | None) -> Campaign:
     bases = libraries()
     found = Campaign(seed, Counter(), [])
     for number in range(count):
+        if number % 50 == 0:
+            gc.collect()  # a command leaves its memory to the end of the process
         base, data = rng.choice(bases)
         with open(path, "wb") as file:
             file.write(damaged(data, rng))
