@@ -11,7 +11,7 @@ import pytest
 from dlwhy.record import Record
 from dlwhy.render import text, text_tls, text_tree
 from dlwhy.render.style import Style, bar, columns, printable, shortened, wrapped
-from dlwhy.report import CheckReport, Startup, TlsReport, TreeReport, Try
+from dlwhy.report import CheckReport, Provenance, Startup, TlsReport, TreeReport, Try
 from tests.render.cases import CASES
 
 PLAIN = Style(width=110, color=False, unicode=True, verbose=False, quiet=False)
@@ -30,7 +30,7 @@ def drawn(report: object, style: Style) -> str:
 
 
 @pytest.fixture(scope="module")
-def reports(system) -> dict[str, object]:
+def reports(system) -> dict[str, Any]:
     """The reports of all golden cases."""
     return {name: case.ask(system) for name, case in CASES.items()}
 
@@ -180,3 +180,28 @@ def test_bars_stay_inside(share: float) -> None:
     """A bar is never longer than its room, and never negative, whatever the numbers say."""
     for style in (PLAIN, PLAIN.but(unicode=False)):
         assert 0 <= len(bar(share, style, 20)) <= 20
+
+
+def test_origins_and_accesses_are_drawn(reports) -> None:
+    """Where a bill knows how an owner came in, and how often the code uses a relocation, both are shown."""
+    report = reports["static-tls-exhausted"]
+    bill = report.tls[0]
+    here = Provenance("rand", "0.6.5", ("valet 1.2.0", "selfupdate", "backoff 0.1.6", "rand"), "Cargo.lock")
+    trigger = bill.triggers[0].but(accesses=344, functions=("runtime.rt0_go",))
+    changed = report.but(tls=(bill.but(provenance=(here,), triggers=(trigger,)),))
+    shown = drawn(changed, PLAIN)
+    assert "  why here    valet 1.2.0 → selfupdate → backoff 0.1.6 → rand  Cargo.lock\n" in shown
+    assert "initial-exec: 344 accesses, R_X86_64_TPOFF64" in shown
+    assert "runtime.rt0_go" not in shown
+    assert "in runtime.rt0_go" in drawn(changed, PLAIN.but(verbose=True))
+    assert "valet 1.2.0 -> selfupdate" in drawn(changed, PLAIN.but(unicode=False))
+
+
+def test_many_owners_are_added_up(reports) -> None:
+    """Beyond six owners the rest is one line with its sum; with -v each has its own."""
+    bill = reports["tls"].files[1].tls
+    owners = tuple(bill.owners[0].but(owner=f"owner{number}", bytes=100 - number) for number in range(9))
+    many = TlsReport((reports["tls"].files[1].but(tls=bill.but(owners=owners)),))
+    assert re.search(rf"3 more owners \(-v\) +{94 + 93 + 92} ", drawn(many, PLAIN))
+    assert "owner8" not in drawn(many, PLAIN)
+    assert "owner8" in drawn(many, PLAIN.but(verbose=True))

@@ -46,6 +46,9 @@ def check(report: CheckReport, style: Style) -> str:
         lines += _cures(report, style)
         lines += _extras(report, style)
         if style.verbose:
+            if steps and start.outcome not in (FAILS, DIES):
+                for text in start.assumptions:
+                    lines += block(style, "assumed", text, "yellow")
             lines += _searches(report, style)
             if report.static_tls is not None:
                 lines += _drawn(report.static_tls, report.tls, style)
@@ -96,6 +99,8 @@ def _start(report: CheckReport, style: Style) -> list[str]:
         lines += block(style, "loads", f"{count(len(start.loaded), 'object')} at its start{free}")
         if style.verbose:
             lines += [" " * LABEL + path for path in start.loaded]
+    for text in start.assumptions:
+        lines += block(style, "assumed", text, "yellow")
     for step in report.steps:
         lines += block(style, "not reached", step.request)
     return lines
