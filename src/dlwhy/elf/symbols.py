@@ -103,8 +103,8 @@ class DynamicSymbols:
     """The dynamic symbol table as the loader sees it."""
 
     __slots__ = (
-        "_bloom", "_buckets", "_budget", "_chain", "_count", "_data", "_elf", "_ends", "_hash", "_heads", "_hits", "_long",
-        "_names", "_searched", "_shift", "_symoffset", "_table",
+        "_bloom", "_buckets", "_budget", "_chain", "_count", "_data", "_elf", "_ends", "_hash", "_heads", "_hits",
+        "_long", "_names", "_searched", "_shift", "_symoffset", "_table",
     )  # fmt: skip
 
     def __init__(self, elf: Elf) -> None:

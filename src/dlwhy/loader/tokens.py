@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_TOKEN = r"\$(?:(ORIGIN|LIB|PLATFORM)(?![A-Za-z0-9_])|\{(ORIGIN|LIB|PLATFORM)\})"
+_DST = r"\$(?:(ORIGIN|LIB|PLATFORM)(?![A-Za-z0-9_])|\{(ORIGIN|LIB|PLATFORM)\})"
 
 
 def expand(text: str, values: Mapping[str, str | None]) -> str | None:
@@ -29,10 +29,10 @@ def expand(text: str, values: Mapping[str, str | None]) -> str | None:
             return ""
         return found
 
-    result = re.sub(_TOKEN, value, text)
+    result = re.sub(_DST, value, text)
     return None if unresolved else result
 
 
 def has_token(text: str) -> bool:
     """Whether a token stands in `text`."""
-    return "$" in text and re.search(_TOKEN, text) is not None
+    return "$" in text and re.search(_DST, text) is not None
