@@ -1,6 +1,6 @@
 """Damaged copies of real libraries, put to every command: cut anywhere, bits flipped, numbers at their limits.
 
-    python -m tests.mutations COUNT [SEED]      by hand, as long as one likes; prints the seed and each fault
+python -m tests.mutations COUNT [SEED]      by hand, as long as one likes; prints the seed and each fault
 """
 
 from __future__ import annotations
@@ -130,9 +130,7 @@ def campaign(path: str, count: int, seed: int | None) -> Campaign:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as directory:
         began = time.monotonic()
-        result = campaign(
-            f"{directory}/damaged.so", int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None
-        )
+        result = campaign(f"{directory}/damaged.so", int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None)
         print(f"seed {result.seed}, {time.monotonic() - began:.0f} s, {dict(result.statuses)}")
         print(*result.faults, sep="\n")
         sys.exit(bool(result.faults))

@@ -66,7 +66,7 @@ def reasonable(answer: Answer, command: str, path: str, form: str) -> None:
             one_sentence(answer.out + answer.err, path)
 
 
-# -- what is no library -------------------------------------------------------------------------------------------------
+# -- what is no library ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -111,8 +111,8 @@ def debug_file() -> bytes:
 
 ODD = (
     "empty", "short", "text", "script", "zeros", "linker-script", "archive", "ident-only", "other-class", "other-order",
-    "header-only", "debug-file", "directory", "dangling", "circle", "fifo", "null", "endless", "terminal", "socket", "missing",
-    "below-a-file", "long",
+    "header-only", "debug-file", "directory", "dangling", "circle", "fifo", "null", "endless", "terminal", "socket",
+    "missing", "below-a-file", "long",
 )  # fmt: skip
 
 
@@ -150,7 +150,9 @@ def test_the_loader_s_words(odd: dict[str, str], name: str, capsys: pytest.Captu
 def test_the_loader_says_so(odd: dict[str, str], name: str) -> None:
     """The real loader of this machine says the same words of each."""
     code = "import ctypes, sys\ntry: ctypes.CDLL(sys.argv[1])\nexcept OSError as error: print(error)"
-    done = subprocess.run([sys.executable, "-c", code, odd[name]], capture_output=True, text=True, timeout=20, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, odd[name]], capture_output=True, text=True, timeout=20, check=True
+    )
     assert done.stdout == f"{odd[name]}: {WORDS[name]}\n"
 
 
@@ -195,7 +197,10 @@ def test_names_that_are_no_text(tmp_path: Path, capfdbinary: pytest.CaptureFixtu
     for command in COMMANDS:
         for form in ("text", "json"):
             done = subprocess.run(
-                [sys.executable, "-m", "dlwhy", command, path, "--format", form], capture_output=True, timeout=60, check=False
+                [sys.executable, "-m", "dlwhy", command, path, "--format", form],
+                capture_output=True,
+                timeout=60,
+                check=False,
             )
             assert b"Traceback" not in done.stderr
             assert done.returncode in ({"check": (10,), "tls": (0,), "tree": (10,)}[command])
@@ -207,7 +212,7 @@ def test_names_that_are_no_text(tmp_path: Path, capfdbinary: pytest.CaptureFixtu
     assert capfdbinary.readouterr().out == b""
 
 
-# -- hostile files: in a child with little time and memory ------------------------------------------------------------------
+# -- hostile files: in a child with little time and memory -----------------------------------------------------------
 
 
 def with_relocations(image: Image, kind: int, stride: int) -> bytes:
@@ -259,7 +264,9 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "runpath of 100000": lambda: Image(needed=["lx"], runpath=":".join(f"/d{n}" for n in range(100_000))).build().data,
     "runpath of tokens": lambda: Image(needed=["lx"], runpath="$ORIGIN" * 100_000).build().data,
     "30000 versions": lambda: Image(
-        soname="v.so", needs={"v.so": [f"V{n}" for n in range(30_000)]}, defines=["v.so", *(f"V{n}" for n in range(30_000))]
+        soname="v.so",
+        needs={"v.so": [f"V{n}" for n in range(30_000)]},
+        defines=["v.so", *(f"V{n}" for n in range(30_000))],
     ).build().data,
     "long interpreter": lambda: Image(type=2, entry=1, interp="x" * 100_000).build().data,
     "TLS of a terabyte": lambda: Image(tls=(1 << 40, 8, b""), symbols=[Sym("v", 0, 8, type=TLS)],
@@ -302,7 +309,7 @@ def test_truncated(tmp_path: Path, command: str, size: int, capsys: pytest.Captu
     assert "Traceback" not in answer.out + answer.err
 
 
-# -- damaged real libraries ------------------------------------------------------------------------------------------------
+# -- damaged real libraries -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.machine

@@ -125,7 +125,7 @@ def test_what_blocks_is_not_read(tmp_path: Path) -> None:
 class Recording(FileView):
     """A file that remembers what was read of it."""
 
-    __slots__ = ("reads",)
+    reads: list[tuple[int, int]]
 
     def _pread(self, size: int, offset: int) -> bytes:
         self.reads.append((offset, size))

@@ -59,7 +59,7 @@ def test_relocation_names_are_those_of_the_header(header: dict[str, int]) -> Non
 def test_machine_kinds_are_those_of_the_header(header: dict[str, int], row: Machine) -> None:
     """RELATIVE, IRELATIVE, JUMP_SLOT and COPY of each machine are the numbers of <elf.h>."""
     prefix = {"x86-64": "X86_64", "i386": "386", "aarch64": "AARCH64", "arm": "ARM", "ppc64": "PPC64", "s390x": "390",
-              "riscv64": "RISCV"}[row.name] # fmt: skip
+              "riscv64": "RISCV"}[row.name]  # fmt: skip
     slot = {"i386": "JMP_SLOT", "ppc64": "JMP_SLOT", "s390x": "JMP_SLOT"}.get(row.name, "JUMP_SLOT")
     for field, word in (("relative", "RELATIVE"), ("irelative", "IRELATIVE"), ("jump_slot", slot), ("copy", "COPY")):
         name = f"R_{prefix}_{word}"

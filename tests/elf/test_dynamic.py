@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -10,7 +10,7 @@ from dlwhy.elf.constants import DF_1_NOW, DF_BIND_NOW, DF_SYMBOLIC, DT_BIND_NOW,
 from dlwhy.errors import ElfError, TooLarge
 from tests.elf_writer import Image, Reloc
 
-from .images import each_form, everything, opened
+from .images import assert_told, each_form, everything, opened
 
 
 def dynamic_of(data: Any) -> Any:
@@ -51,7 +51,9 @@ def test_lists_keep_their_order() -> None:
     """DT_NEEDED, DT_AUXILIARY and DT_FILTER are what is loaded with the object, in file order."""
     built = Image(needed=["a", "b"], soname="libf.so").build()
     offset = dynamic_of(built).tags[14]
-    found = dynamic_of(Image(needed=["a", "b"], soname="libf.so", tags=[(0x7FFFFFFF, offset), (0x7FFFFFFD, offset)]).build())
+    found = dynamic_of(
+        Image(needed=["a", "b"], soname="libf.so", tags=[(0x7FFFFFFF, offset), (0x7FFFFFFD, offset)]).build()
+    )
     assert found.filters == ((1, "a"), (1, "b"), (0x7FFFFFFF, "libf.so"), (0x7FFFFFFD, "libf.so"))
 
 
@@ -59,7 +61,8 @@ def test_lists_keep_their_order() -> None:
     ("tags", "bind_now", "symbolic"),
     [
         ([], False, False), ([(DT_BIND_NOW, 0)], True, False), ([(DT_FLAGS, DF_BIND_NOW)], True, False),
-        ([(DT_FLAGS_1, DF_1_NOW)], True, False), ([(DT_SYMBOLIC, 0)], False, True), ([(DT_FLAGS, DF_SYMBOLIC)], False, True),
+        ([(DT_FLAGS_1, DF_1_NOW)], True, False), ([(DT_SYMBOLIC, 0)], False, True),
+        ([(DT_FLAGS, DF_SYMBOLIC)], False, True),
     ],
 )  # fmt: skip
 def test_flags(tags: list[tuple[int, int]], bind_now: bool, symbolic: bool) -> None:
@@ -84,7 +87,7 @@ def test_size_in_the_header_does_not_matter(bits: int, little: bool) -> None:
     whole = dynamic_of(built).tags
     step = 56 if bits == 64 else 32
     size_at = 3 * step + (32 if bits == 64 else 16)
-    order = "little" if little else "big"
+    order: Literal["little", "big"] = "little" if little else "big"
     for size in (1, 16, 1 << 30):
         assert dynamic_of(built.patched("phdrs", size_at, size.to_bytes(bits // 8, order))).tags == whole
     assert opened(built.patched("phdrs", size_at, bytes(bits // 8))).dynamic is None
@@ -119,7 +122,7 @@ def endless(size: int) -> bytes:
 def test_strings_outside() -> None:
     """A string that has no end in what is mapped is refused, one of megabytes too; zeros behind the file end one."""
     built = Image(soname="libs.so").build()
-    soname = [tag for tag in range(20) if built.data[built.at["dynamic"].offset + 16 * tag] == 14][0]
+    soname = next(n for n in range(20) if built.data[built.at["dynamic"].offset + 16 * n] == 14)
     for offset in (1 << 20, (1 << 64) - 1):
         data = built.patched("dynamic", 16 * soname + 8, offset.to_bytes(8, "little"))
         with pytest.raises(ElfError, match="has no end in the file"):
@@ -144,8 +147,9 @@ def test_addresses_anywhere() -> None:
             elf = opened(everything(tags=[(tag, value)], relocs=[Reloc(0, 8)]).build())
             assert elf.dynamic is not None and elf.dynamic.tags[tag] == value
             for fact in (lambda e: e.symbols.count, lambda e: e.versions.needs, lambda e: e.symbols.look_up({b"x": 1}),
-                         lambda e: e.versions.versym(), lambda e: e.symbols.symbol(3), lambda e: e.dynamic.needed):  # fmt: skip
+                         lambda e: e.versions.versym(), lambda e: e.symbols.symbol(3),
+                         lambda e: e.dynamic.needed):  # fmt: skip
                 try:
                     fact(elf)
                 except ElfError as error:
-                    assert str(error).startswith("made")
+                    assert_told(error)

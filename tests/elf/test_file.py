@@ -166,7 +166,9 @@ class TestBytesByAddress:
 
     def elf(self, *loads: tuple[int, int, int, int], size: int = 0x1800) -> Elf:
         """A file of `size` bytes, each its offset's low byte, with PT_LOADs (offset, vaddr, filesz, memsz)."""
-        built = Image(dynamic=False, sections=False, headers=[(1, 4, o, v, v, f, m, 4096) for o, v, f, m in loads]).build()
+        built = Image(
+            dynamic=False, sections=False, headers=[(1, 4, o, v, v, f, m, 4096) for o, v, f, m in loads]
+        ).build()
         start = built.at["phdrs"].offset
         data = bytearray(n & 0xFF for n in range(size))
         data[:64] = built.data[:64]

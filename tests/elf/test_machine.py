@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from dlwhy.elf.machine import Machine
 
 
-
 @pytest.mark.parametrize("row", MACHINES.values(), ids=lambda row: row.name)
 def test_kinds_are_apart(row: Machine) -> None:
     """No relocation number of a machine means two things, and the row is found under its own key."""

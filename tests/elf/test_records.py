@@ -7,7 +7,8 @@ import pytest
 from dlwhy.elf.records import layout
 
 SIZES = {
-    "ehdr_size": (52, 64), "phdr": (32, 56), "shdr": (40, 64), "dyn": (8, 16), "sym": (16, 24), "rel": (8, 16), "rela": (12, 24),
+    "ehdr_size": (52, 64), "phdr": (32, 56), "shdr": (40, 64), "dyn": (8, 16), "sym": (16, 24), "rel": (8, 16),
+    "rela": (12, 24),
     "verneed": (16, 16), "vernaux": (16, 16), "verdef": (20, 20), "verdaux": (8, 8), "word": (4, 8),
 }  # fmt: skip
 

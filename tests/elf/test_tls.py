@@ -12,11 +12,10 @@ from tests.elf_writer import Image, Reloc, Sym
 
 from .images import each_form, everything, opened
 
-ROWS = [row for row in MACHINES.values() if row.name not in ("ppc64",)]
+ROWS = [row for row in MACHINES.values() if row.name != "ppc64"]
 
 if TYPE_CHECKING:
     from dlwhy.elf.machine import Machine
-
 
 
 @pytest.mark.parametrize("row", MACHINES.values(), ids=lambda row: row.name)

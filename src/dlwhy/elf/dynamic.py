@@ -90,7 +90,7 @@ class Dynamic:
                 if tag in _LISTS:
                     lists.append((tag, value))
                 if len(lists) > _MOST_NEEDED:
-                    raise TooLarge(self._elf.path, -1, f"the dynamic section names more than {_MOST_NEEDED} other files")
+                    raise TooLarge(self._elf.path, -1, f"the dynamic section needs more than {_MOST_NEEDED} files")
             tags[tag] = value
         return False
 

@@ -11,7 +11,7 @@ from dlwhy.elf.dynamic import Dynamic
 from dlwhy.elf.machine import Machine, machine
 from dlwhy.elf.records import Layout, layout
 from dlwhy.elf.versions import Versions
-from dlwhy.errors import Unmapped, ElfError, OutOfBounds, TooLarge
+from dlwhy.errors import ElfError, OutOfBounds, TooLarge, Unmapped
 from dlwhy.record import Record
 from dlwhy.view import LARGEST_READ
 

@@ -133,7 +133,7 @@ class Survey:
 
     def __init__(self) -> None:
         self.references: dict[int, None] = {}
-        """The distinct r_info, in the order of their first entry, as keys; relative ones and those of no kind left out."""
+        """The distinct r_info, in the order of their first entry, as keys; those of the kinds to skip left out."""
         self.low = self.high = -1
         """The least and the largest r_offset of all entries; -1 of none."""
         self.relative_wrong = False
