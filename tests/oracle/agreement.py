@@ -29,8 +29,12 @@ def workshop() -> Workshop:
     return Workshop(cache() / "plans", real.program_libraries(oldest))
 
 
-def one(chosen: Scenario, root: Path, made: Workshop, words: tuple[int, int] | None, keep: bool = False) -> compare.Verdict:
-    """Run one scenario on one loader."""
+def one(
+    chosen: Scenario, root: Path, made: Workshop, words: tuple[int, int] | None, keep: bool = False, tag: str = ""
+) -> compare.Verdict:
+    """Run one scenario on one loader, in a directory of its own when a tag tells it apart from others' runs of it."""
+    if tag:
+        chosen = chosen._replace(name=f"{chosen.name}-{tag}")
     full = compare.prepare(chosen, root, made)
     try:
         return compare.judge(full, compare.observe(full, root, words), compare.predict(full, root))

@@ -6,10 +6,15 @@ import os
 import re
 import signal
 import subprocess
+from contextlib import contextmanager, nullcontext
+from fcntl import LOCK_EX, flock
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tests.oracle.sysroots import cache
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 HERE = Path(__file__).parent
 LIB = "lib/x86_64-linux-gnu"
@@ -83,12 +88,16 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple("" if word == "-" else bytes.fromhex(word).decode("utf-8", "surrogateescape") for word in text.split())
 
 
-def _proc(root: Path, program: Path) -> None:
-    """Give a root what the loader reads of /proc: where the program is ($ORIGIN)."""
+@contextmanager
+def _proc(root: Path, program: Path) -> Generator[None]:
+    """Give a root what the loader reads of /proc: where the program is ($ORIGIN). One process at a time in each root."""
     link = root / "proc/self/exe"
     link.parent.mkdir(parents=True, exist_ok=True)
-    link.unlink(missing_ok=True)
-    link.symlink_to(program)
+    with Path(f"{root}.lock").open("w") as lock:
+        flock(lock, LOCK_EX)
+        link.unlink(missing_ok=True)
+        link.symlink_to(program)
+        yield
 
 
 def run(
@@ -112,8 +121,6 @@ def run(
             copy.write_bytes(image.read_bytes())
             copy.chmod(0o755)
         image = Path("/plain")
-    if inside:
-        _proc(root, image)
     arguments = [argv0, str(work / "steps"), str(work / "report"), *map(str, words or ())]
 
     def enter() -> None:
@@ -122,9 +129,10 @@ def run(
         os.chdir(cwd)
         signal.alarm(20)
 
-    done = subprocess.run(
-        arguments, executable=image, env=env, preexec_fn=enter, stdin=subprocess.DEVNULL, capture_output=True, check=False
-    )  # a fresh process, nothing of ours in its environment
+    with _proc(root, image) if inside else nullcontext():
+        done = subprocess.run(
+            arguments, executable=image, env=env, preexec_fn=enter, stdin=subprocess.DEVNULL, capture_output=True, check=False
+        )  # a fresh process, nothing of ours in its environment
     return _read(report, steps, done.returncode, done.stderr)
 
 
