@@ -34,7 +34,9 @@ BINDS = {0: "LOCAL", 1: "GLOBAL", 2: "WEAK", 10: "UNIQUE"}
 VISIBILITIES = ["DEFAULT", "INTERNAL", "HIDDEN", "PROTECTED"]
 INDEXES = {0: "UND", 0xFFF1: "ABS", 0xFFF2: "COM"}
 _SYMBOL = re.compile(
-    rb"^ *(\d+): ([0-9a-f]+) +(\d+|0x[0-9a-f]+) (\S+) +(<OS specific>: 10|\S+) +(\S+) +(?:\[[^]]*\] +)?(\S+)(?: ([^\n]*))?$", re.MULTILINE
+    rb"^ *(\d+): ([0-9a-f]+) +(\d+|0x[0-9a-f]+) (\S+) +(<OS specific>: 10|\S+) +(\S+) +"
+    rb"(?:\[[^]]*\] +)?(\S+)(?: ([^\n]*))?$",
+    re.MULTILINE,
 )
 
 
@@ -51,9 +53,8 @@ def symbols_of(path: str) -> list[tuple[int, int, int, str, str, str, str, bytes
         if elf.versions.has_versym and one.name:
             entry = elf.versions.index_of(index)
             version = names.get(entry & 0x7FFF)
-            if (
-                version is not None and entry & 0x7FFF > 1 and version[0].encode() != name
-            ):  # readelf names none of itself
+            # readelf writes no version to the symbol that is the version itself
+            if version is not None and entry & 0x7FFF > 1 and version[0].encode() != name:
                 mark = "@" if entry & 0x8000 or entry & 0x7FFF in needs else "@@"
                 name += f"{mark}{version[0]}".encode()
         found.append((
@@ -69,7 +70,8 @@ def symbols_of_readelf(path: str) -> list[tuple[int, int, int, str, str, str, st
     text = subprocess.run(["readelf", "-W", "--dyn-syms", path], capture_output=True, check=False).stdout
     found = []
     for number, value, size, kind, bind, visibility, index, name in _SYMBOL.findall(text):
-        words = (kind.decode(), "UNIQUE" if bind.startswith(b"<OS") else bind.decode(), visibility.decode(), index.decode())
+        binding = "UNIQUE" if bind.startswith(b"<OS") else bind.decode()
+        words = (kind.decode(), binding, visibility.decode(), index.decode())
         found.append((int(number), int(value, 16), int(size, 0), *words, re.sub(rb" \(\d+\)$", b"", name)))
     return found
 
