@@ -31,7 +31,7 @@ class LinkMap:
     """One loaded object. Mutable: it is the loader's own state."""
 
     __slots__ = (
-        "binding", "depth", "elf", "flags_1", "forced_by", "global_", "how", "identity", "init_called", "initfini", "lazy", "loader",
+        "_soname", "binding", "depth", "elf", "flags_1", "forced_by", "global_", "how", "identity", "init_called", "initfini", "lazy", "loader",
         "module_id", "name", "names", "namespace", "needed_by", "nodelete", "opened", "origin", "path_lists", "program_name",
         "reldeps", "relocated", "request", "scopes", "searchlist", "soname_added", "static_since", "tls",
         "tls_before", "tls_offset", "type", "versions_checked",
@@ -52,6 +52,8 @@ class LinkMap:
         """Where the search found it."""
         self.identity: tuple[int, int] | None = None
         dynamic = elf.dynamic if elf is not None else None
+        self._soname: str | bool | None = False
+        """False until it is read."""
         self.soname_added = False
         self.flags_1 = dynamic.flags_1 if dynamic is not None else 0
         self.origin: str | None = None
@@ -88,8 +90,10 @@ class LinkMap:
     @property
     def soname(self) -> str | None:
         """DT_SONAME, read when it is compared with something, as the loader does. Raises `ElfError`."""
-        dynamic = self.elf.dynamic if self.elf is not None else None
-        return dynamic.soname if dynamic is not None else None
+        if self._soname is False:
+            dynamic = self.elf.dynamic if self.elf is not None else None
+            self._soname = dynamic.soname if dynamic is not None else None
+        return self._soname  # type: ignore[return-value]
 
     @property
     def shown(self) -> str:
@@ -100,7 +104,7 @@ class LinkMap:
         """Whether a request for `name` means this object (elf/dl-load.c, _dl_map_object and _dl_name_match_p)."""
         if name == self.name or name in self.names:  # has_name, without a call: every object is asked for every name
             return True
-        if self.soname_added or self.soname != name:
+        if self.soname_added or (self.soname if self._soname is False else self._soname) != name:
             return False
         self.names.append(name)
         self.soname_added = True
