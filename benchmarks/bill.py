@@ -8,7 +8,7 @@ import sys
 from glob import glob
 
 import dlwhy
-from benchmarks.measure import Row, environment, milliseconds, running
+from benchmarks.measure import PLAIN, Row, environment, milliseconds, running, script
 
 WHAT = "whose TLS it is"
 
@@ -24,10 +24,9 @@ def rows(_paths: tuple[str, ...], rounds: int) -> list[Row]:
     if ours != theirs:
         told = f"no ratio, facts differ: {ours} bytes of TLS have a name by dlwhy, {theirs} by readelf"
         return [Row("bill.readelf", what, "", "readelf -sW", None, (told,))]
-    taken = running(
-        {"dlwhy": (sys.executable, "-m", "dlwhy", "tls", library), "readelf": (readelf, "-sW", library)},
-        2 * rounds, environment(),
-    )  # fmt: skip
+    with script(PLAIN) as command:
+        commands = {"dlwhy": (sys.executable, command, "tls", library), "readelf": (readelf, "-sW", library)}
+        taken = running(commands, 2 * rounds, environment())
     return [Row(
         "bill.readelf", f"{what}, {ours} bytes of TLS variables", milliseconds(taken["dlwhy"]),
         f"readelf -sW {milliseconds(taken['readelf'])}", taken["dlwhy"] / taken["readelf"],

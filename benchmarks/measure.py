@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import random
 import statistics
+import tempfile
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 ROUNDS = 5
 """At least so many rounds; the median counts."""
@@ -77,7 +79,27 @@ def _run(command: Sequence[str], env: Mapping[str, str]) -> float:
 
 def environment() -> dict[str, str]:
     """Return the environment that the measured commands get: nothing that changes what Python or the loader does."""
-    return {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}  # ./dev clears the latter
+    return kept | {"HOME": "/", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
+
+
+@contextmanager
+def script(text: str) -> Iterator[str]:
+    """Yield the path of a script, as an installer would write it for a command."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = os.path.join(scratch, "dlwhy")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        yield path
+
+
+PLAIN = """\
+import sys
+from dlwhy.cli.main import main
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+"""The script that an installer writes for the command: today's pip, and uv."""
 
 
 def milliseconds(seconds: float) -> str:

@@ -5,20 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 import dlwhy.cli.main
-from benchmarks.measure import Row, environment, milliseconds, running
+from benchmarks.measure import PLAIN, Row, environment, milliseconds, running, script
 
 ROOT = Path(__file__).resolve().parent.parent
-PLAIN = """\
-import sys
-from dlwhy.cli.main import main
-if __name__ == "__main__":
-    sys.exit(main())
-"""
-"""The script that an installer writes for a command: pip 25 and uv."""
 PIP = """\
 # -*- coding: utf-8 -*-
 import re
@@ -35,18 +27,15 @@ def rows(_paths: tuple[str, ...], rounds: int) -> list[Row]:
     """Return a line for each way to start."""
     python = sys.executable
     other = next(one for one in ("/usr/bin/python3", shutil.which("python3") or python) if os.path.exists(one))
-    with tempfile.TemporaryDirectory() as scratch:
-        plain, pip = Path(scratch, "plain"), Path(scratch, "pip")
-        plain.write_text(PLAIN)
-        pip.write_text(PIP)
+    with script(PLAIN) as plain, script(PIP) as pip:
         taken = running(
             {
                 "pass": (python, "-c", "pass"),
                 "checkout pass": (other, "-c", "pass"),
-                "version": (python, str(plain), "--version"),
-                "version_pip": (python, str(pip), "--version"),
+                "version": (python, plain, "--version"),
+                "version_pip": (python, pip, "--version"),
                 "version_checkout": (str(ROOT / "dlwhy"), "--version"),
-                "check": (python, str(pip), "check", "/bin/ls"),
+                "check": (python, pip, "check", "/bin/ls"),
             },
             4 * rounds, environment(),
         )  # fmt: skip

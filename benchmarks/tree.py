@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import dlwhy
-from benchmarks.measure import Row, environment, milliseconds, running
+from benchmarks.measure import PLAIN, Row, environment, milliseconds, running, script
 from dlwhy.elf.constants import DF_1_PIE, ET_EXEC
 from dlwhy.elf.file import Elf
 from dlwhy.errors import DlwhyError
@@ -42,8 +42,9 @@ def rows(paths: tuple[str, ...], rounds: int) -> list[Row]:
     if ours_found != theirs_found:
         different = ", ".join(sorted(ours_found ^ theirs_found)[:5])
         return [Row("tree.lddtree", what, "", "lddtree", None, (f"no ratio, the files found differ: {different}",))]
-    commands = {"dlwhy": (sys.executable, "-m", "dlwhy", "tree", program), "lddtree": (*theirs, program)}
-    taken = running(commands, 2 * rounds, environment())
+    with script(PLAIN) as command:
+        commands = {"dlwhy": (sys.executable, command, "tree", program), "lddtree": (*theirs, program)}
+        taken = running(commands, 4 * rounds, environment())
     return [Row(
         "tree.lddtree", what, milliseconds(taken["dlwhy"]), f"lddtree {milliseconds(taken['lddtree'])}",
         taken["lddtree"] / taken["dlwhy"],

@@ -13,7 +13,7 @@ import pytest
 import dlwhy
 from benchmarks import __main__ as bench
 from benchmarks import agree, corpus, facts, lief_reader, memory, own, pyelftools_reader, start, tls_facts
-from benchmarks.measure import Row
+from benchmarks.measure import PLAIN, Row, script
 
 ROOT = Path(__file__).resolve().parent.parent
 GATES = tomllib.loads((ROOT / "benchmarks/budgets.toml").read_text("utf-8"))
@@ -169,12 +169,11 @@ def test_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert "./dev bench: error: " in capsys.readouterr().err
 
 
-def test_start_scripts(tmp_path: Path) -> None:
+def test_start_scripts() -> None:
     """The two scripts of the start-up rows start dlwhy."""
-    for text in (start.PLAIN, start.PIP):
-        script = tmp_path / "script"
-        script.write_text(text)
+    for text in (PLAIN, start.PIP):
         env = os.environ | {"PYTHONPATH": str(Path(dlwhy.__file__).parent.parent)}
-        command = [sys.executable, script, "--version"]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        with script(text) as path:
+            command = [sys.executable, path, "--version"]
+            done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout, done.stderr) == (0, f"dlwhy {dlwhy.__version__}\n", "")
