@@ -13,12 +13,15 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from dlwhy.attribute.bill import Bill, bill
 from dlwhy.elf.file import read
 from dlwhy.errors import DlwhyError
 from dlwhy.files import Files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 
 def directories() -> list[str]:

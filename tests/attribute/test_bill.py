@@ -6,7 +6,7 @@ import random
 import shutil
 import subprocess
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,6 +17,9 @@ from dlwhy.errors import ElfError
 from dlwhy.files import Files
 from dlwhy.view import View
 from tests.elf_writer import tls_object
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TLS_LOCAL, TLS_GLOBAL, FILE_SYMBOL = 0x06, 0x16, 0x04
 

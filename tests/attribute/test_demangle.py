@@ -24,7 +24,6 @@ NAMES = {
 
 def _bomb(levels: int) -> str:
     """Return a C++ name of templates, each taking the one before twice: 2 ** levels times `int`."""
-
     digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
     def ref(number: int) -> str:  # S_, S0_, ... S9_, SA_, ... SZ_, S10_, ...

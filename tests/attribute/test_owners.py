@@ -67,8 +67,10 @@ def test_owner(name: str, unit: str | None, expected: tuple[str, str]) -> None:
         ("_ZN1a1B7__getit3VAL17h0123456789abcdefE", "a::B"),
         ("_ZN1a1B7__getit5STATE17h0123456789abcdefE", "a::B"),
         (
-            "_ZN5tokio7runtime7context7CONTEXT29_$u7b$$u7b$constant$u7d$$u7d$28_$u7b$$u7b$closure$u7d$$u7d$"
-            "23__RUST_STD_INTERNAL_VAL17h5124a7a2aaf75423E",
+            (
+                "_ZN5tokio7runtime7context7CONTEXT29_$u7b$$u7b$constant$u7d$$u7d$28_$u7b$$u7b$closure$u7d$$u7d$"
+                "23__RUST_STD_INTERNAL_VAL17h5124a7a2aaf75423E"
+            ),
             "tokio::runtime::context::CONTEXT",
         ),
         ("_RNvNCNKNvNtC1a1b1C0023___RUST_STD_INTERNAL_VAL", "a::b::C"),

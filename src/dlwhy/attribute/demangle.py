@@ -113,7 +113,7 @@ def _runtime() -> Callable[[str], str | None] | None:
     try:
         import ctypes
 
-        demangler = ctypes.CDLL(path).__cxa_demangle
+        demangler = ctypes.CDLL(path).__cxa_demangle  # noqa: SLF001 -- the name that the ABI gives it
         free = ctypes.CDLL(None).free
     except (ImportError, OSError, AttributeError):  # an interpreter without ctypes, or of another libc or class
         return None
@@ -150,7 +150,7 @@ def _filter(names: list[str]) -> dict[str, str]:
         given.write("\n".join(names).encode("ascii") + b"\n")
         given.seek(0)
         try:
-            child = subprocess.Popen(
+            child = subprocess.Popen(  # noqa: S603 -- by absolute path, nothing of the names on its command line
                 [FILTER, "--no-strip-underscores", "--format=gnu-v3"],
                 stdin=given,
                 stdout=subprocess.PIPE,

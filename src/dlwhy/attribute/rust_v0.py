@@ -415,6 +415,7 @@ class _V0:
             raise UnreadableError from None
 
 
+# ruff: noqa: SLF001 -- the table of the class's own readers
 _TYPES: dict[str, Callable[[_V0, str], str]] = {
     "R": _V0._reference, "Q": _V0._reference, "P": _V0._pointer, "O": _V0._pointer, "A": _V0._slice, "S": _V0._slice,
     "T": _V0._tuple, "F": _V0._function, "D": _V0._dyn, "W": _V0._pattern_type, "w": _V0._splat,

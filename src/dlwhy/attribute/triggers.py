@@ -68,13 +68,13 @@ def triggers(elf: Elf, variables: Variables) -> tuple[Trigger, ...]:
     for key, count in counts.items():
         symbol, offset, kind = key
         aliases = meant[key]
-        known = aliases[0].name if aliases else symbol
+        written = aliases[0].name if aliases else symbol
         if aliases:
             whose = variables.owner(aliases).name
         else:
             here = variables.library if offset is not None else FOREIGN
             whose = owner(symbol, None, ".dynsym", here).name if symbol else here
-        title = titles[known] if known else None
+        title = titles[written] if written else None
         name = row.names.get(kind, f"relocation {kind}")
         result.append(Trigger(whose, title, name, None, (), elf.path, count, offset is not None, symbol, offset))
     return tuple(sorted(result, key=lambda one: (not one.own, -one.relocations, one.variable or "", one.offset or 0)))
