@@ -117,7 +117,9 @@ def test_every_truncation(bits: int, little: bool, hash_: tuple[str, ...]) -> No
     ("data", "words"),
     [
         (b"", "too short for an ELF file"), (b"\x7fEL", "too short for an ELF file"),
-        (b"#!/bin/sh\n", "not an ELF file"), (b"\x7fELF\3\1\1", "EI_CLASS and EI_DATA"),
+        (b"#!/bin/sh\n", ": not an ELF file$"), (b"!<arch>\n" + bytes(60), ": a static library, not an ELF file"),
+        (b"/* GNU ld script */\nGROUP ( /lib/libc.so.6 )\n", ": a linker script, not an ELF file"),
+        (b"\x7fELF\3\1\1", "EI_CLASS and EI_DATA"),
         (b"\x7fELF\2\3\1" + bytes(60), "EI_CLASS and EI_DATA"), (b"\x7fELF\2\1\1" + bytes(9), "inside the ELF header"),
     ],
 )  # fmt: skip

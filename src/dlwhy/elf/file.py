@@ -69,6 +69,20 @@ class TlsSegment(Record):
         return self.vaddr & (self.align - 1) if self.align else 0
 
 
+def _what_else(view: View) -> str:
+    """What a thing without the ELF magic is."""
+    head = view.head
+    if not head and not view.regular:
+        return "cannot be read (is it a directory?)" if view.read_errno else "no regular file, so it is not read"
+    if len(head) < 4:
+        return "too short for an ELF file"
+    if head[:8] == b"!<arch>\n":
+        return "a static library, not an ELF file"
+    if any(word in head[:1024] for word in (b"OUTPUT_FORMAT", b"GROUP (", b"GROUP(", b"INPUT (", b"INPUT(")):
+        return "a linker script, not an ELF file: ld reads such, ld.so does not"
+    return "not an ELF file"
+
+
 class Elf:
     """One ELF file. Immutable to its users; tables are decoded on first use and kept."""
 
@@ -84,9 +98,7 @@ class Elf:
         self.view = view
         self.path = view.path
         if head[:4] != b"\x7fELF":
-            if len(head) == 0 and view.read_errno:
-                raise ElfError(view.path, -1, "cannot be read (is it a directory?)")
-            raise ElfError(view.path, 0, "not an ELF file" if len(head) >= 4 else "too short for an ELF file")
+            raise ElfError(view.path, -1, _what_else(view))
         if len(head) < 16 or head[4] not in (1, 2) or head[5] not in (1, 2):
             raise ElfError(view.path, 4, "EI_CLASS and EI_DATA must be 1 or 2 (gABI ch. 4)")
         self.ident = head[:16]
