@@ -88,8 +88,7 @@ class Files:
         A directory opens (reading it is what fails, with EISDIR); a FIFO or device opens without blocking.
         """
         self.reads[path] = self.reads.get(path, 0) + 1
-        real = self.real(path)
-        return self._view(path, real)
+        return self._view(path, self.real(path) if self.root else path)
 
     def _view(self, path: str, real: str) -> View:
         view = FileView(path, self._descriptor(path, real), partial(self._again, real))

@@ -60,6 +60,8 @@ class View:
 
     def some(self, offset: int, size: int) -> bytes:
         """Return up to `size` bytes at `offset`: fewer at the end of the file, none behind it."""
+        if 0 <= offset <= offset + size <= len(self.head):
+            return self.head[offset : offset + size]
         if offset < 0 or offset >= self.size:
             return b""
         return self.read(offset, min(size, self.size - offset))

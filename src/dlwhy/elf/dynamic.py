@@ -169,7 +169,7 @@ class Dynamic:
     @property
     def needed(self) -> tuple[str, ...]:
         """Every DT_NEEDED, in file order, tokens unexpanded."""
-        return tuple(self.string(offset) for tag, offset in self.lists if tag == DT_NEEDED)
+        return tuple([self.string(offset) for tag, offset in self.lists if tag == DT_NEEDED])
 
     @property
     def filters(self) -> tuple[tuple[int, str], ...]:

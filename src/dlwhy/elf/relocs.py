@@ -94,8 +94,8 @@ def _pieces(elf: Elf, table: Table, skip: int, step: int) -> Iterator[bytes | by
     """
     size = table.size - table.size % step
     done = min(skip * step, size)
-    offset = elf.offset_of(table.vaddr)
-    if offset is not None and size - done > _PIECE and elf.offset_of(table.vaddr + size - 1) == offset + size - 1:
+    offset = elf.offset_of(table.vaddr) if size - done > _PIECE else None
+    if offset is not None and elf.offset_of(table.vaddr + size - 1) == offset + size - 1:
         buffer = bytearray(_PIECE)
         while size - done >= _PIECE:
             elf.view.read_into(buffer, offset + done)

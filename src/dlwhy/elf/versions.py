@@ -50,7 +50,8 @@ class Versions:
 
     def __init__(self, elf: Elf) -> None:
         self._elf = elf
-        tags = elf.dynamic.tags if elf.dynamic else {}
+        dynamic = elf.dynamic
+        tags = dynamic.tags if dynamic else {}
         self.verneed_version = 1
         """The first vn_version that is not 1, else 1."""
         self.verdef_version = 1
