@@ -51,8 +51,8 @@ def lief_facts(path: str) -> dict[str, Any]:
         kind = _LIEF_KINDS.get(segment.type)
         if kind is not None:
             segments.append((
-                kind, int(segment.flags), segment.file_offset, segment.virtual_address, segment.physical_size,
-                segment.virtual_size, segment.alignment,
+                kind, int(segment.flags), segment.file_offset, segment.virtual_address,
+                segment.physical_address, segment.physical_size, segment.virtual_size, segment.alignment,
             ))  # fmt: skip
         elif segment.type == lief.ELF.Segment.TYPE.DYNAMIC:
             dynamic = segment.physical_size > 0

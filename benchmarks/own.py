@@ -33,7 +33,7 @@ def own_facts(path: str) -> dict[str, Any]:
     dynamic = elf.dynamic
     facts: dict[str, Any] = {
         "header": (elf.class_, elf.data, elf.type, elf.machine, elf.entry),
-        "segments": [(t, fl, o, v, fs, ms, al) for t, fl, o, v, _, fs, ms, al in elf.phdrs if t in KINDS],
+        "segments": [row for row in elf.phdrs if row[0] in KINDS],
         "interp": elf.interp,
     }
     if dynamic is not None:
@@ -55,13 +55,13 @@ def own_tls(path: str) -> dict[str, Any]:
     elf = Elf(_files.open(path))
     found = tls_relocations(elf)
     facts = {
-        "relocations": sorted(
+        "relocations": sorted([
             (one.offset, one.type, one.addend, _text(elf.symbols.symbol(one.symbol).name) if one.symbol else "")
             for group in (found.tpoff, found.dtpmod, found.dtpoff, found.tlsdesc)
             for one, _ in group
-        ),
+        ]),
         "symbols": [(one.name, one.offset, one.size, one.binding, one.shndx) for one in StaticSymbols(elf).tls()],
-    }
+    }  # fmt: skip
     elf.close()
     _files.close()
     return facts

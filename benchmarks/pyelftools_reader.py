@@ -28,7 +28,7 @@ def pyelftools_facts(path: str) -> dict[str, Any]:
             if kind in _KINDS:
                 segments.append((
                     _KINDS[kind], segment["p_flags"], segment["p_offset"], segment["p_vaddr"],
-                    segment["p_filesz"], segment["p_memsz"], segment["p_align"],
+                    segment["p_paddr"], segment["p_filesz"], segment["p_memsz"], segment["p_align"],
                 ))  # fmt: skip
             elif isinstance(segment, InterpSegment):
                 interp = segment.get_interp_name()
