@@ -6,7 +6,10 @@ import os
 import random
 import re
 import shlex
+import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,10 +18,10 @@ import dlwhy
 from dlwhy.hosts.known import attempt
 from tests.fixtures.libraries import descriptor, gcc, initial_exec, story, thread_local
 from tests.fixtures.real_hosts import BARE, host_program, need, open_in, predicted, raw, tunable
+from tests.oracle import real
+from tests.oracle.sysroots import SUITES, sysroot
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from dlwhy.report import CheckReport, Cure
 
 pytestmark = pytest.mark.oracle
@@ -138,6 +141,38 @@ def test_no_tunable_helps_alignment(tmp_path: Path) -> None:
     assert "no N helps" in vain.why and "aligned to 64" in vain.why
     assert cure_of(report, "LD_PRELOAD").proof["outcome"] == "loads"
     assert outcomes("plain", [library], {"LD_PRELOAD": library}) == ["loads"]
+
+
+@pytest.mark.parametrize("suite", sorted(SUITES))
+def test_smallest_value_of_other_releases(tmp_path: Path, suite: str) -> None:
+    """On other releases' loaders the printed value is the smallest, too; one without the tunable is said to be so."""
+    if os.geteuid() != 0:
+        pytest.skip("not run: only root may chroot")
+    root, why = sysroot(suite)
+    if root is None:
+        pytest.skip(why)
+    work = Path(tempfile.mkdtemp(prefix="fixes-", dir=root / "tmp"))
+    inside = Path("/", work.relative_to(root))
+    try:
+        for size, align in ((3000, 8), (2001, 1), (9000, 64)):
+            built = initial_exec(tmp_path, f"of{size}", size, align)
+            shutil.copy(built, work)
+            library = str(inside / built.name)
+
+            def really(env: dict[str, str], library: str = library) -> tuple[str, bytes | None]:
+                (step,) = real.run(root, [library], {**BARE, **env}, "/", inside, None).steps
+                return step.outcome, step.message
+
+            report = dlwhy.check([library], host=dlwhy.Host.plain(BARE), sysroot=str(root))
+            assert (report.steps[0].outcome, raw(report.steps[0].message)) == really({})
+            if not any("optional_static_tls" in cure.title for cure in report.cures):
+                assert any("no such tunable" in one.why for one in report.not_cures)
+                continue
+            value = value_of(report)
+            assert really(tunable(value))[0] == "loads"
+            assert really(tunable(value - 1))[0] == "fails"
+    finally:
+        shutil.rmtree(work)
 
 
 # -- what it costs -----------------------------------------------------------------------------------------------------

@@ -191,8 +191,8 @@ def _infer(requests: list[Request], cwd: str, objects: Objects) -> tuple[Host, s
             "/" in name or (inferred(name) is not None and objects.files.exists(f"{cwd.rstrip('/')}/{name}"))
         ):
             name = os.path.normpath(f"{cwd.rstrip('/')}/{name}")
-            if found is not None and found[0] == "node":  # require() follows links first (node lib, Module._findPath)
-                name = objects.files.resolve(name)
+            if found is not None and found[0] == "node":
+                name = _followed(name, objects)
         made.append(request.but(name=name))
     if found is None:
         return (
@@ -202,6 +202,14 @@ def _infer(requests: list[Request], cwd: str, objects: Objects) -> tuple[Host, s
             None,
         )
     return Host("executable", found[0], None), found[1], made, None
+
+
+def _followed(name: str, objects: Objects) -> str:
+    """The path that Node's require() opens: links are followed first, if they can be (node lib, Module._findPath)."""
+    try:
+        return objects.files.resolve(name)
+    except DlwhyError:
+        return name
 
 
 def _settings(
