@@ -124,7 +124,7 @@ def assembly(plan: Plan) -> str:
     lines += [f"uses{index}:\n" + REFERENCES[one.kind].format(one.name) for index, one in enumerate(plan.references)]
     lines += [f".weak {one.name}" for one in plan.references if one.weak]
     if plan.constructor is not None:
-        lines += ["start:", f"call {plan.constructor}@PLT", "ret", '.section .init_array,"aw"', ".quad start", ".text"]
+        lines += ["start:", "subq $8, %rsp", f"call {plan.constructor}@PLT", "addq $8, %rsp", "ret", '.section .init_array,"aw"', ".quad start", ".text"]
     if "-z,execstack" not in ",".join(plan.options):
         lines.append('.section .note.GNU-stack,"",@progbits')
     return "\n".join(lines) + "\n"

@@ -118,8 +118,10 @@ def run(
     if inside and not program:
         copy = Path(f"{root}/plain")
         if not copy.exists() or copy.stat().st_mtime < image.stat().st_mtime:
-            copy.write_bytes(image.read_bytes())
-            copy.chmod(0o755)
+            own = Path(f"{copy}.{os.getpid()}")  # others may run the old one meanwhile
+            own.write_bytes(image.read_bytes())
+            own.chmod(0o755)
+            own.rename(copy)
         image = Path("/plain")
     arguments = [argv0, str(work / "steps"), str(work / "report"), *map(str, words or ())]
 

@@ -207,8 +207,8 @@ def _path_list(r: random.Random, directories: list[str]) -> str:
     for _ in range(r.randint(1, 3)):
         d = r.choice(directories)
         parts.append(r.choice((
-            f"$ORIGIN/../{d}", f"${{ORIGIN}}/../{d}", f"{{D}}/{d}", f"{{D}}/{d}/", f"{{D}}/{d}//", "$ORIGIN", f"{{D}}/none", d, "",
-            f"$ORIGINX/{d}", f"{{D}}/$LIB", f"{{D}}/{d}/$PLATFORM", f"$FOO/{d}", f"{{D}}/{d}",
+            f"$ORIGIN/../{d}", f"${{ORIGIN}}/../{d}", f"{{D}}/{d}", f"{{D}}/{d}/", f"{{D}}/{d}//", "$ORIGIN", "{D}/none", d, "",
+            f"$ORIGINX/{d}", "{D}/$LIB", f"{{D}}/{d}/$PLATFORM", f"$FOO/{d}", f"{{D}}/{d}",
         )))  # fmt: skip
     return ":".join(parts)
 

@@ -35,7 +35,7 @@ from dlwhy.loader.mapping import died_reading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from dlwhy.elf.file import Elf
     from dlwhy.elf.machine import Machine

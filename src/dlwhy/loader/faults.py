@@ -39,6 +39,10 @@ KINDS = {
 """Kind -> meaning, of every way to fail; the `kind` of a step."""
 
 
+NEAR = 1 << 26
+"""Bytes around an object within which other mappings of the process lie as a rule: what is there is not known."""
+
+
 class Fault(Exception):
     """An error that the loader signals: text, object and errno as _dl_signal_error gets them."""
 

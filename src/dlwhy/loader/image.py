@@ -7,9 +7,8 @@ touch it is SIGBUS; a page without the permission, or without any mapping, is SI
 
 from __future__ import annotations
 
-from dlwhy.elf.constants import DF_TEXTREL, DT_TEXTREL, PF_W
-from dlwhy.loader.faults import Death, Unknown
-from dlwhy.loader.mapping import NEAR
+from dlwhy.elf.constants import DF_TEXTREL, DT_TEXTREL, PF_W, PF_X
+from dlwhy.loader.faults import NEAR, Death, Unknown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,8 +84,10 @@ class Image:
                     raise Unknown(f"what lies in the process {distance} bytes beside {path}, where {why}", stage)
                 raise self._killed(SIGSEGV, f"{why} at {at:#x}, where nothing is mapped", stage)
             start, _, offset, flags = region
-            if not flags or (write and not flags & PF_W and not self._textrel):
-                raise self._killed(SIGSEGV, f"{why} at {at:#x}, which is not {'writable' if flags else 'mapped'}", stage)
+            if flags & 7 == PF_X and not write:
+                raise Unknown(f"whether this processor lets a segment be read that may only be executed, as {path} has one", stage)
+            if not flags & 7 or (write and not flags & PF_W and not self._textrel):
+                raise self._killed(SIGSEGV, f"{why} at {at:#x}, which is not {'writable' if flags & 7 else 'readable'}", stage)
             if offset >= 0 and offset + at - start >= self._end:
                 raise self._killed(SIGBUS, f"{why} at {at:#x}, but the file ends before", stage)
 

@@ -18,8 +18,11 @@ from dlwhy.elf.constants import (
     DT_RELAENT,
     DT_RELR,
     DT_RELRENT,
+    DT_STRTAB,
+    DT_SYMTAB,
     ET_DYN,
     ET_EXEC,
+    PF_R,
     PF_X,
     PT_DYNAMIC,
     PT_GNU_STACK,
@@ -27,8 +30,9 @@ from dlwhy.elf.constants import (
     PT_NOTE,
 )
 from dlwhy.elf.file import Elf
-from dlwhy.errors import Unmapped, ElfError, OutOfBounds, TooLarge
-from dlwhy.loader.faults import Death, Fault, Unknown
+from dlwhy.errors import ElfError, OutOfBounds, TooLarge, Unmapped
+from dlwhy.loader.faults import NEAR, Death, Fault, Unknown
+from dlwhy.loader.image import Image
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,9 +48,8 @@ _ABI_TAG = b"\4\0\0\0\x10\0\0\0\1\0\0\0GNU\0"
 """Head of .note.ABI-tag (elf/dl-load.c, open_verify: expected_note), little endian."""
 _LARGEST_NOTE = 1 << 20
 _SIGSEGV, _SIGBUS = 11, 7
-NEAR = 1 << 26
-"""Bytes around an object within which other mappings of the process lie as a rule."""
 _ADDRESS_SPACE = 1 << 47
+_WRAPS = (1 << 64) - (1 << 48)
 _MAP_RANDOM = 1 << 40
 """Objects are mapped within this many bytes of the end of the address space (28 random bits of pages): a segment that far
 behind the first one has no address at all."""
@@ -209,6 +212,9 @@ def check_segments(elf: Elf, name: str, host: ProcessSettings, by_dlopen: bool, 
     if libc.dynamic_checked_before_mapping and ((not dynamic and elf.type == ET_DYN) or empty_dynamic):
         raise bad("object file has no dynamic section")
     _check_mapping(elf, loads, bad, host)
+    if any(row[5] >= _WRAPS or row[6] >= _WRAPS for row in elf.loads):
+        raise Unknown(f"what a segment of {elf.path} whose size wraps round the address space leaves in memory", "map")
+    _check_readable(elf, host)
     if not dynamic and elf.type == ET_DYN:
         raise bad("object file has no dynamic section")
     _check_dynamic(elf, host)
@@ -240,7 +246,7 @@ def _check_mapping(
             if offset + end - start >= 1 << 63 or end - first[0] > _MAP_RANDOM:
                 raise bad("failed to map segment from shared object")
             _inside(elf, start, end, first[0], last[3], page)
-        if alloc_end > data_end:
+        if data_end < alloc_end < (1 << 64) - _ADDRESS_SPACE:
             zero_page = (data_end + page - 1) & -page
             if min(zero_page, alloc_end) > data_end and data_end & (page - 1):
                 in_file = offset + (data_end & -page) - start
@@ -255,6 +261,20 @@ def _check_mapping(
                 if alloc_end - first[0] > _MAP_RANDOM:
                     raise bad("cannot map zero-fill pages")
                 _inside(elf, zero_page, alloc_end, first[0], last[3], page)
+
+
+def _check_readable(elf: Elf, host: ProcessSettings) -> None:
+    """What the loader reads of an object right after it is mapped, where a segment gives no permission to."""
+    if all(row[1] & PF_R for row in elf.loads) or elf.type != ET_DYN:
+        return
+    image = Image(elf, host.page)
+    for row in elf.phdrs:
+        if row[0] == PT_DYNAMIC and row[5]:
+            image.touch(row[3], 16, False, "the dynamic section is read", "map")
+    tags = elf.dynamic.tags if elf.dynamic is not None else {}
+    for tag in (DT_GNU_HASH, DT_HASH, DT_SYMTAB, DT_STRTAB):
+        if tag in tags:
+            image.touch(tags[tag], 1, False, "a table is read", "map")
 
 
 def _inside(elf: Elf, start: int, end: int, low: int, high: int, page: int) -> None:

@@ -21,11 +21,11 @@ from dlwhy.loader.bind import (
     resolve,
     wanted_names,
 )
-from dlwhy.loader.faults import Death, Fault, Unknown
+from dlwhy.loader.faults import NEAR, Death, Fault, Unknown
 from dlwhy.loader.host import RTLD_DEEPBIND, RTLD_GLOBAL, RTLD_LAZY, RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW
 from dlwhy.loader.image import Image
 from dlwhy.loader.link_map import DYNAMIC, EXECUTABLE, LIBRARY, LOADED, LinkMap, Scope
-from dlwhy.loader.mapping import NEAR, check_hash, check_segments, died_reading, verify, wants_execstack
+from dlwhy.loader.mapping import check_hash, check_segments, died_reading, verify, wants_execstack
 from dlwhy.loader.relocate import Work, work
 from dlwhy.loader.search import Attempt, Finder, Missing
 from dlwhy.loader.sort import depth_first, selection

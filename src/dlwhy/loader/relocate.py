@@ -109,10 +109,15 @@ def _ranges(elf: Elf, lazy: bool) -> list[tuple[Table, bool]]:
         if not lazy and start + size == jump:
             size += length
         else:
-            second = Table("DT_JMPREL", jump, length if length < _HALF else 0, True, 0)
-    # an end that wraps round lies before the start, and nothing is applied
-    first = Table("DT_RELA", start, size if 0 <= size < _HALF else 0, True, count)
+            second = Table("DT_JMPREL", jump, _whole(length, elf), True, 0)
+    first = Table("DT_RELA", start, _whole(size, elf), True, count)
     return [(first, False)] + ([(second, lazy)] if second is not None else [])
+
+
+def _whole(size: int, elf: Elf) -> int:
+    """The bytes that are really applied: whole entries up to the end, none when the end wraps round to before the start."""
+    entry = elf.layout.rela.size
+    return -(-size // entry) * entry if 0 <= size < _HALF else 0
 
 
 def _range(elf: Elf, table: Table, deferred: bool, machine: Machine, image: Image | None) -> Iterator[Entry]:
