@@ -175,3 +175,24 @@ def test_no_sysroot_is_the_system(tmp_path: Path) -> None:
     assert Files("/").root == Files("/./").root == ""
     assert Files().resolve(str(tmp_path / "x")) == os.path.realpath(tmp_path / "y")
     assert Files().real("x/../y") == "x/../y"
+
+
+@pytest.mark.machine
+@pytest.mark.parametrize(
+    "steps", [[], ["now:libm.so.6", "libz.so.1", "now:libm.so.6", "/no/such/file.so"]], ids=["start", "loads"]
+)
+def test_a_run_opens_each_file_once(steps: list[str]) -> None:
+    """Modelling a process with its loads and cures opens no path twice, and gives every descriptor back."""
+    from dlwhy.api import Host, Options
+    from dlwhy.fixes import fixes
+    from dlwhy.question import ask
+    from dlwhy.verdict import model
+
+    before = len(os.listdir("/proc/self/fd"))
+    question = ask(steps, Host.executable(os.path.realpath(sys.executable)), Options())
+    fixes(question, model(question))
+    reads = question.objects.files.reads
+    question.objects.files.close()
+    assert len(reads) > 4
+    assert {path: count for path, count in reads.items() if count > 1} == {}
+    assert len(os.listdir("/proc/self/fd")) == before
