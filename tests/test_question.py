@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +17,7 @@ from tests.fixtures.libraries import gcc, initial_exec, thread_local
 from tests.fixtures.real_hosts import BARE, host_program, open_in, predicted, raw, tunable
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 # -- steps -------------------------------------------------------------------------------------------------------------
 
@@ -275,6 +278,52 @@ def test_another_loader_with_its_library_path(libraries: Path) -> None:
             [name], host=dlwhy.Host.executable(program, BARE), loader=loader, library_path=f"{libraries}/sub"
         )
         assert (report.steps[0].message or "ok") == done.stdout.strip()
+
+
+@pytest.fixture
+def public(libraries: Path) -> Iterator[Path]:
+    """A copy of the libraries that every user may read."""
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made) / "libraries"
+        shutil.copytree(libraries, folder)
+        for one in (Path(made), folder, folder / "sub"):
+            one.chmod(0o755)
+        yield folder
+
+
+@pytest.mark.oracle
+def test_secure_programs(public: Path) -> None:
+    """As a set-user-ID program: the variables that could hand it foreign code or settings have no effect."""
+    if os.geteuid() != 0:
+        pytest.skip("not run: only root can make a set-user-ID program of another user")
+    main = public / "main.c"
+    main.write_text(
+        "#include <dlfcn.h>\n#include <stdio.h>\n#include <sys/auxv.h>\n"
+        'int main(int c, char **v) { printf("%d\\n", (int)getauxval(AT_SECURE));\n'
+        'for (int i = 1; i < c; i++) { void *h = dlopen(v[i], RTLD_NOW); puts(h ? "ok" : dlerror()); } return 0; }\n'
+    )
+    program = gcc(public / "main", main)
+    program.chmod(0o4755)
+    big = str(initial_exec(public, "big", 3000))
+    env = {
+        **BARE, "LD_LIBRARY_PATH": f"{public}/sub", "LD_PRELOAD": f"{public}/libprovider.so", "LD_BIND_NOW": "1",
+        "GLIBC_TUNABLES": "glibc.rtld.optional_static_tls=9000",
+    }  # fmt: skip
+    steps = ["libhidden.so", f"{public}/libwanting.so", big]
+    for user, secure in ((65534, True), (None, False)):
+        done = subprocess.run(
+            [str(program), *steps], env=env, user=user, capture_output=True, text=True, check=True, timeout=60
+        )
+        at_secure, *said = done.stdout.splitlines()
+        if secure and at_secure == "0":
+            pytest.skip("not run: set-user-ID has no effect where temporary files are")
+        report = dlwhy.check(steps, host=dlwhy.Host.executable(program, env), secure=secure)
+        assert [step.message or "ok" for step in report.steps] == said
+        assert said == (
+            ["ok"] * 3 if not secure else [said[0], said[1], f"{big}: cannot allocate memory in static TLS block"]
+        )
+    report = dlwhy.check([big], host=dlwhy.Host.plain(BARE), secure=True)
+    assert "secure mode" in next(one.why for one in report.not_cures if "TUNABLES" in one.title)
 
 
 def test_questions_that_cannot_be_asked(tmp_path: Path) -> None:
