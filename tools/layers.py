@@ -51,7 +51,7 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
         "a report → text",
         ("render", "render.json_v1", "render.style", "render.text_tls", "render.text", "render.text_tree"),
     ),
-    "L7": ("the command", ("cli", "cli.arguments", "cli.main", "__main__")),
+    "L7": ("the command", ("cli", "cli.plain", "cli.arguments", "cli.main", "__main__")),
 }  # fmt: skip
 
 # Imports that look ahead all the same, each with its reason. They stand inside functions.

@@ -8,12 +8,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Generator
+    from types import SimpleNamespace
     from typing import Any, TextIO
 
     from dlwhy.api import Host
     from dlwhy.render.style import Style
     from dlwhy.report import CheckReport, FailedReport, TlsReport, TreeReport
 
+    Arguments = argparse.Namespace | SimpleNamespace
     Report = CheckReport | FailedReport | TlsReport | TreeReport
 
 _PIPE_CLOSED = 141
@@ -105,7 +107,12 @@ def _tolerant_output() -> None:
             stream.reconfigure(errors="surrogateescape" if utf else "backslashreplace")
 
 
-def _parse(words: list[str]) -> tuple[str, argparse.Namespace]:
+def _parse(words: list[str]) -> tuple[str, Arguments]:
+    from dlwhy.cli.plain import plain
+
+    found = plain(words)
+    if found is not None:
+        return words[0], found
     from dlwhy.cli.arguments import COMMANDS, build
 
     if not words or words[0] not in COMMANDS:
@@ -122,11 +129,12 @@ def _parse(words: list[str]) -> tuple[str, argparse.Namespace]:
     return words[0], build(words[0]).parse_args(words[1:])
 
 
-def _command(command: str, arguments: argparse.Namespace) -> int:
-    from dlwhy.cli.arguments import FORMATS
+def _command(command: str, arguments: Arguments) -> int:
     from dlwhy.errors import UsageError
 
     for item in arguments.outputs:
+        from dlwhy.cli.arguments import FORMATS
+
         name, _, path = item.partition("=")
         if name not in FORMATS or not path:
             raise UsageError(f"-o {item}: write FORMAT=PATH, FORMAT being {' or '.join(FORMATS)}")
@@ -149,7 +157,7 @@ def _command(command: str, arguments: argparse.Namespace) -> int:
     return worst(statuses)
 
 
-def _reports(command: str, arguments: argparse.Namespace) -> Generator[Report]:
+def _reports(command: str, arguments: Arguments) -> Generator[Report]:
     from dlwhy import api
 
     if command == "tls":
@@ -171,7 +179,7 @@ def _reports(command: str, arguments: argparse.Namespace) -> Generator[Report]:
         yield api.check(arguments.steps, host, **options)
 
 
-def _host(arguments: argparse.Namespace) -> Host | None:
+def _host(arguments: Arguments) -> Host | None:
     from dlwhy.api import Host
     from dlwhy.errors import UsageError
 
@@ -195,7 +203,7 @@ def _host(arguments: argparse.Namespace) -> Host | None:
 class _Sinks:
     """Where reports go: standard output in the format asked for, and a file for each -o."""
 
-    def __init__(self, arguments: argparse.Namespace) -> None:
+    def __init__(self, arguments: Arguments) -> None:
         """Open the files, before any work is done. Raises `FilesError`."""
         from dlwhy.errors import FilesError
 
