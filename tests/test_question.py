@@ -339,6 +339,19 @@ def test_questions_that_cannot_be_asked(tmp_path: Path) -> None:
         dlwhy.Host.named("pid:1")
 
 
+@pytest.mark.oracle
+@pytest.mark.parametrize("value", ["1", ""])
+def test_a_listing_loader_starts_nothing(tmp_path: Path, value: str) -> None:
+    """With LD_TRACE_LOADED_OBJECTS set, to whatever, no program runs: what it would load is undecided."""
+    main = tmp_path / "main.c"
+    main.write_text("int main(void) { return 7; }")
+    program = gcc(tmp_path / "main", main)
+    env = {**BARE, "LD_TRACE_LOADED_OBJECTS": value}
+    assert subprocess.run([str(program)], env=env, capture_output=True, check=False, timeout=60).returncode == 0
+    report = dlwhy.check(["libm.so.6"], host=dlwhy.Host.executable(program, env))
+    assert report.steps[0].outcome == "undecided" and "LD_TRACE_LOADED_OBJECTS" in report.steps[0].because
+
+
 def test_an_unknown_release_is_undecided() -> None:
     """A release that no row covers leaves the question open, and says so."""
     (step,) = dlwhy.check(["libm.so.6"], host=dlwhy.Host.plain(BARE), libc="glibc-2.99").steps

@@ -150,6 +150,8 @@ def _ask(steps: list[str], host: Host | None, options: Options, objects: Objects
         if options.loader is None and not _has_interpreter(program):
             alone = executable.standalone(program)
     settings, gap = _settings(program, path, argv0, env, cwd, objects, options)
+    if "LD_TRACE_LOADED_OBJECTS" in env and alone is None:  # glibc elf/rtld.c, process_envvars: whatever its value
+        gap = gap or "a process: with LD_TRACE_LOADED_OBJECTS set the loader lists objects and starts no program"
     return Question(
         settings, program, tuple(requests), objects, host.target, why, tuple(remarks), known_host(path), options.caller,
         missing or gap, {name: os.environ[name] for name in LOADER_VARIABLES if name in os.environ}, alone,
