@@ -354,6 +354,18 @@ def test_commands_carry_the_environment_that_was_asked_about(tmp_path: Path, mon
     assert done.returncode == 0, done.stderr
 
 
+def test_commands_go_to_the_directory_that_was_asked_about(tmp_path: Path) -> None:
+    """With a directory named the command goes there first, so that relative paths mean the same."""
+    host_program("python3")
+    initial_exec(tmp_path, "big", 3000)
+    report = dlwhy.check(["./libbig.so"], host=dlwhy.Host.executable("python3"), cwd=str(tmp_path))
+    assert report.cures
+    for cure in report.cures:
+        assert cure.command is not None and cure.command.startswith(f"cd {tmp_path} && ")
+        done = shell(cure.command)
+        assert done.returncode == 0, done.stderr
+
+
 def test_plain_has_no_command(tmp_path: Path) -> None:
     """`plain` is nobody's program: the cure is the variable alone."""
     report = predicted("plain", [str(initial_exec(tmp_path, "big", 3000))])

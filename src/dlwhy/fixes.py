@@ -336,7 +336,8 @@ def _command(trial: _Trial) -> str | None:
         arguments = attempt(question.known.kind, [one.name for one in opens])
         if arguments is not None and not _is_script(question):
             parts.append(arguments)
-    return " ".join(parts)
+    go = f"cd {quote(settings.cwd)} && " if question.elsewhere else ""
+    return go + " ".join(parts)
 
 
 def _is_script(question: Question) -> bool:

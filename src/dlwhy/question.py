@@ -73,6 +73,8 @@ class Question(Record):
     """A fact without which nothing can be said about this process; None when all are there."""
     shell: dict[str, str]
     """The loader's variables in this process's own environment: what a command printed for a shell starts from."""
+    elsewhere: bool
+    """Whether the process's directory was named, so that a shell has to go there first."""
     standalone: Standalone | None
     """What a statically linked host can load by itself; None for any other."""
 
@@ -154,7 +156,8 @@ def _ask(steps: list[str], host: Host | None, options: Options, objects: Objects
         gap = gap or "a process: with LD_TRACE_LOADED_OBJECTS set the loader lists objects and starts no program"
     return Question(
         settings, program, tuple(requests), objects, host.target, why, tuple(remarks), known_host(path), options.caller,
-        missing or gap, {name: os.environ[name] for name in LOADER_VARIABLES if name in os.environ}, alone,
+        missing or gap, {name: os.environ[name] for name in LOADER_VARIABLES if name in os.environ},
+        options.cwd is not None, alone,
     )  # fmt: skip
 
 
