@@ -195,7 +195,7 @@ class DynamicSymbols:
         """Return the chain words up to the end of the last chain, which starts at `known`: its low bit is set."""
         elf = self._elf
         if 4 * known > elf.view.size:
-            raise ElfError(elf.path, -1, f"a bucket of DT_GNU_HASH points {known} symbols behind the first one")
+            raise TooLarge(elf.path, -1, f"a bucket of DT_GNU_HASH points {known} symbols behind the first one")
         last = 0 if elf.little else 3
         size = 1024
         while True:
@@ -204,7 +204,7 @@ class DynamicSymbols:
             if end:
                 return self._array(data[: 4 * end.end()])
             if len(data) < 4 * known + size:
-                raise ElfError(elf.path, -1, "the last chain of DT_GNU_HASH has no end in the file")
+                raise TooLarge(elf.path, -1, "the last chain of DT_GNU_HASH has no end in the file")
             size *= 8
 
     @property
@@ -262,12 +262,16 @@ class DynamicSymbols:
 
     def symbol(self, index: int) -> Symbol:
         """Return one entry. Raises `ElfError` when the file has nothing at its place."""
+        name, value, size, info, other, shndx = self.fields(index)
+        return Symbol(index, self.name_at(name), value, size, info, other, shndx)
+
+    def fields(self, index: int) -> tuple[int, ...]:
+        """Return (st_name, st_value, st_size, st_info, st_other, st_shndx) without cutting the name. Raises `ElfError`."""
         row = self._row(index)
         if self._elf.layout.is64:
             name, info, other, shndx, value, size = row
-        else:
-            name, value, size, info, other, shndx = row
-        return Symbol(index, self.name_at(name), value, size, info, other, shndx)
+            return name, value, size, info, other, shndx
+        return row
 
     # -- lookup --------------------------------------------------------------------------------------------------
 

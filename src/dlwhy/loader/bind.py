@@ -99,11 +99,13 @@ class Binding:
         return self._versions
 
     def symbol(self, index: int) -> tuple[bytes, int, int, int, int, int]:
-        """Return (name, value, size, info, other, shndx). Raises `ElfError`."""
+        """Return (name, value, size, info, other, shndx); the name of a local one is empty. Raises `ElfError`."""
         found = self._raw.get(index)
         if found is None:
-            row = self._elf.symbols.symbol(index)
-            found = self._raw[index] = (row.name, row.value, row.size, row.info, row.other, row.shndx)
+            symbols = self._elf.symbols
+            name, value, size, info, other, shndx = symbols.fields(index)
+            local = info >> 4 == STB_LOCAL or other & 3 in (STV_HIDDEN, STV_INTERNAL)  # nobody looks for it
+            found = self._raw[index] = (b"" if local else symbols.name_at(name), value, size, info, other, shndx)
         return found
 
     def version_of(self, index: int) -> tuple[Wanted | None, int]:

@@ -123,6 +123,8 @@ def verify(view: View, path: str, host: ProcessSettings) -> str | None:
     if elf.phentsize != elf.layout.phdr_size:
         raise bad("ELF file's phentsize not the expected size")
     length = elf.phnum * elf.layout.phdr_size
+    if elf.phoff + length >= 1 << 64 and length:
+        raise Unknown(f"what stands before the first bytes of {path} in the loader's memory, where its headers begin", "header")
     if elf.phoff + length > len(head) and len(view.some(elf.phoff, length)) != length:
         raise bad("cannot read file data", 22 if elf.phoff >= 1 << 63 else 0)
     if host.libc.abi_note_checked and _other_kernel(elf, len(head), bad):
@@ -214,6 +216,7 @@ def check_segments(elf: Elf, name: str, host: ProcessSettings, by_dlopen: bool, 
     _check_mapping(elf, loads, bad, host)
     if any(row[5] >= _WRAPS or row[6] >= _WRAPS for row in elf.loads):
         raise Unknown(f"what a segment of {elf.path} whose size wraps round the address space leaves in memory", "map")
+    _check_overlap(elf, host)
     _check_readable(elf, host)
     if not dynamic and elf.type == ET_DYN:
         raise bad("object file has no dynamic section")
@@ -261,6 +264,15 @@ def _check_mapping(
                 if alloc_end - first[0] > _MAP_RANDOM:
                     raise bad("cannot map zero-fill pages")
                 _inside(elf, zero_page, alloc_end, first[0], last[3], page)
+
+
+def _check_overlap(elf: Elf, host: ProcessSettings) -> None:
+    """Raise `Unknown` for segments that lie over one another and come from different places of the file."""
+    page = host.page
+    spans = [(row[3] & -page, row[3] + row[5] + -(row[3] + row[5]) % page, row[3] - row[2]) for row in elf.loads if row[5]]
+    spans.sort()
+    if any(one[1] > two[0] and one[2] != two[2] for one, two in pairwise(spans)):
+        raise Unknown(f"what is left of segments of {elf.path} that lie over one another", "map")
 
 
 def _check_readable(elf: Elf, host: ProcessSettings) -> None:

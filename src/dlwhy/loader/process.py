@@ -597,8 +597,8 @@ class Process:
             return
         if segment.filesz > segment.memsz:
             if self.started:
-                why = f"the image of its TLS segment has {segment.filesz} bytes, more than the {segment.memsz} of the segment"
-                raise Death("signal", "relocate", f"{of.shown}: {why}", None, -11, of.shown)
+                why = f"the {segment.filesz} bytes of its TLS image overwrite behind the {segment.memsz} of the segment"
+                raise Unknown(f"what {of.shown} spoils: {why}", "relocate")
             expression = "map->l_tls_blocksize >= map->l_tls_initimage_size"
             raise _assertion("../elf/dl-tls.c", "_dl_allocate_tls_init", expression, "relocate", of.shown)
         if segment.filesz and of.type != EXECUTABLE:

@@ -82,18 +82,22 @@ def _entries(elf: Elf, machine: Machine, libc: Glibc, lazy: bool, image: Image |
         if DT_RELRSZ not in tags:
             raise _null(elf, "it has DT_RELR and no DT_RELRSZ")
         _check_relr(elf, image)
-    ranges = _ranges(elf, lazy)
+    ranges = _ranges(elf, lazy, libc.relr)
     if dynamic is not None and DT_SYMTAB not in tags:
         raise _null(elf, "it has no DT_SYMTAB")  # whether or not there are relocations
     for table, deferred in ranges:
         yield from _range(elf, table, deferred, machine, image)
 
 
-def _ranges(elf: Elf, lazy: bool) -> list[tuple[Table, bool]]:
-    """_ELF_DYNAMIC_DO_RELOC: DT_RELA and the jump table as one range or two, the second one perhaps lazy."""
+def _ranges(elf: Elf, lazy: bool, zero_is_none: bool) -> list[tuple[Table, bool]]:
+    """_ELF_DYNAMIC_DO_RELOC: DT_RELA and the jump table as one range or two, the second one perhaps lazy.
+
+    `zero_is_none`: whether a DT_RELA of 0 means that there is none, as it does since DT_RELR came.
+    """
     tags = elf.dynamic.tags if elf.dynamic is not None else {}
     start = size = count = 0
-    if tags.get(DT_RELA):
+    has_rela = DT_RELA in tags and (tags[DT_RELA] != 0 or not zero_is_none)
+    if has_rela:
         if DT_RELASZ not in tags:
             raise _null(elf, "it has DT_RELA and no DT_RELASZ")
         start, size, count = tags[DT_RELA], tags[DT_RELASZ], tags.get(DT_RELACOUNT, 0)
@@ -103,7 +107,7 @@ def _ranges(elf: Elf, lazy: bool) -> list[tuple[Table, bool]]:
             if tag not in tags:
                 raise _null(elf, f"it has DT_PLTREL and no {name}")
         jump, length = tags[DT_JMPREL], tags[DT_PLTRELSZ]
-        start = start or jump
+        start = start if has_rela else jump
         if start + size == jump + length:
             size -= length
         if not lazy and start + size == jump:
