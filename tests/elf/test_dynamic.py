@@ -120,10 +120,13 @@ def endless(size: int) -> bytes:
 
 
 def test_strings_outside() -> None:
-    """A string that has no end in what is mapped is refused, one of megabytes too; zeros behind the file end one."""
+    """A string that has no end in what is mapped is refused, one of megabytes too; a sum that wraps lies before the table."""
     built = Image(soname="libs.so").build()
     soname = next(n for n in range(20) if built.data[built.at["dynamic"].offset + 16 * n] == 14)
-    for offset in (1 << 20, (1 << 64) - 1):
+    before = built.data[built.at["dynstr"].offset - 1 :].split(b"\0")[0]
+    wraps = built.patched("dynamic", 16 * soname + 8, ((1 << 64) - 1).to_bytes(8, "little"))
+    assert dynamic_of(wraps).soname == before.decode("utf-8", "surrogateescape")
+    for offset in (1 << 20, 1 << 62):
         data = built.patched("dynamic", 16 * soname + 8, offset.to_bytes(8, "little"))
         with pytest.raises(ElfError, match="has no end in the file"):
             assert dynamic_of(data).soname

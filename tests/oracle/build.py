@@ -89,6 +89,8 @@ class Plan(NamedTuple):
     functions: tuple[Function, ...] = ()
     references: tuple[Reference, ...] = ()
     patches: tuple[Patch, ...] = ()
+    relative: int = 0
+    """How many pointers to itself it holds: relative relocations, with DT_RELACOUNT or DT_RELR."""
     constructor: str | None = None
     """A function that a constructor calls."""
     program: bool = False
@@ -123,6 +125,8 @@ def assembly(plan: Plan) -> str:
             lines.append(f".globl {variable.name}")
     lines += [f"uses{index}:\n" + REFERENCES[one.kind].format(one.name) for index, one in enumerate(plan.references)]
     lines += [f".weak {one.name}" for one in plan.references if one.weak]
+    if plan.relative:
+        lines += ["here:", ".data", ".balign 8", *[".quad here"] * plan.relative, ".text"]
     if plan.constructor is not None:
         lines += ["start:", "subq $8, %rsp", f"call {plan.constructor}@PLT", "addq $8, %rsp", "ret", '.section .init_array,"aw"', ".quad start", ".text"]
     if "-z,execstack" not in ",".join(plan.options):

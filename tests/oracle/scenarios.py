@@ -171,7 +171,7 @@ def graph(r: random.Random, name: str) -> Scenario:
         constructor = r.choice(defined + ["u1"]) if r.random() < 0.05 else None
         plans.append(Plan(
             one, one if r.random() < 0.85 else f"other-{one}", _edges(r, names, index, 0.35, 0.08), "$ORIGIN", r.random() < 0.6, tuple(options),
-            (), tuple(functions), tuple(references), (), constructor,
+            (), tuple(functions), tuple(references), (), 0, constructor,
         ))  # fmt: skip
     env = {}
     if r.random() < 0.15:
@@ -321,7 +321,7 @@ def _corruption(r: random.Random) -> tuple[Patch, ...]:
             value = r.choice((*_NUMBERS, 0x1000 * r.randint(0, 8), r.randint(0, 0x6000)))
             return Patch(f"phdr {kind} {index} {field}", value)
         if chance < 0.87:
-            tag = r.choice((1, 4, 5, 6, 7, 8, 9, 10, 11, 14, 20, 23, 2, 30, 0x6FFFFEF5, 0x6FFFFFFB, 0x6FFFFFF9, 0x6FFFFFFE, 0x6FFFFFF0))
+            tag = r.choice((1, 4, 5, 6, 7, 8, 9, 10, 11, 14, 20, 23, 2, 30, 0x6FFFFEF5, 0x6FFFFFFB, 0x6FFFFFF9, 0x6FFFFFF9, 0x6FFFFFFE, 0x6FFFFFF0))
             return Patch(f"dyn {tag}" + (" tag" if r.random() < 0.4 else ""), r.choice((*_NUMBERS, 0x6FFFFFFB, 24, 30, 22, 0x16)))
         if chance < 0.97:
             return Patch("cut", r.choice((0, 10, 40, 63, 64, 100, 400, 600, 831, 832, 833, 1000, 4096, 8192, 12288, r.randint(0, 14000))), 0)
@@ -343,7 +343,7 @@ def corrupt(r: random.Random, name: str) -> Scenario:
             references.append(Reference("ie", "v"))
         plans.append(Plan(
             one, one if r.random() < 0.8 else None, ("libc.so.6",) if r.random() < 0.4 else (), "$ORIGIN", True, (), variables, (Function(f"f{index}"),),
-            tuple(references), _corruption(r),
+            tuple(references), _corruption(r), r.choice((0, 0, 2, 9)),
         ))  # fmt: skip
     if r.random() < 0.4:
         plans.append(Plan("top.so", "top.so", tuple(names), "$ORIGIN"))
@@ -375,7 +375,7 @@ def flags(r: random.Random, name: str) -> Scenario:
         references = [ref for ref in references if not (ref.weak and ref.name == f"f{index}")]
         plans.append(Plan(
             one, one, (*_edges(r, names, index, 0.4, 0.05), *(("libc.so.6",) if r.random() < 0.5 else ())), "$ORIGIN", r.random() < 0.5, tuple(options),
-            (), (Function(f"f{index}"), *((Function("only", binding="unique"),) if r.random() < 0.2 else ())), tuple(references), patches,
+            (), (Function(f"f{index}"), *((Function("only", binding="unique"),) if r.random() < 0.2 else ())), tuple(references), patches, r.choice((0, 2)),
         ))  # fmt: skip
     env = {}
     if r.random() < 0.2:

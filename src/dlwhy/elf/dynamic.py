@@ -109,6 +109,8 @@ class Dynamic:
         return found
 
     def _cut(self, offset: int) -> bytes:
+        if offset >> 8 * self._elf.layout.word_size - 1:  # the sum with DT_STRTAB wraps round
+            offset -= 1 << 8 * self._elf.layout.word_size
         if DT_STRTAB not in self.tags:
             raise ElfError(self._elf.path, -1, "a string is wanted, but there is no DT_STRTAB")
         # Strings that are asked for stand close together: a window serves most of them with one read.

@@ -210,7 +210,7 @@ class Lookup:
             if wanted is not None:
                 if not side.has_versym:
                     if self._libc.unversioned_provider_dies and wanted.file is not None and one.has_name(wanted.file):
-                        raise _no_version_table(one)
+                        raise _no_version_table(one, self._libc)
                 else:
                     own_hash = version.hash if version is not None else 0
                     same = version is not None and own_hash == wanted.hash and version.name == wanted.name
@@ -272,12 +272,12 @@ class Lookup:
         return first
 
 
-def _no_version_table(one: LinkMap) -> Death:
+def _no_version_table(one: LinkMap, libc: Glibc) -> Death:
     expression = "version->filename == NULL || ! _dl_name_match_p (version->filename, map)"
     return Death(
         "version-table-missing", "relocate",
         f"{one.shown} has no version table, but a versioned symbol of it is wanted; releases up to 2.40 stop with an assertion",
-        f"Inconsistency detected by ld.so: dl-lookup.c: 0: check_match: Assertion `{expression}' failed!", 127, one.shown,
+        libc.assertion("dl-lookup.c", "check_match", expression), 127, one.shown,
     )  # fmt: skip
 
 
@@ -285,7 +285,7 @@ def _no_version_table(one: LinkMap) -> Death:
 
 
 def check_versions(
-    of: LinkMap, listed: list[LinkMap], notice: list[str] | None, program: str, relr: bool
+    of: LinkMap, listed: list[LinkMap], notice: list[str] | None, program: str, libc: Glibc
 ) -> list[Fault]:
     """Check that every version an object needs is defined (elf/dl-version.c, _dl_check_map_versions).
 
@@ -312,7 +312,7 @@ def check_versions(
                 (one for one in of.searchlist.maps if one.has_name(file)), None
             )
             if provider is None:
-                text = "Inconsistency detected by ld.so: dl-version.c: 0: _dl_check_map_versions: Assertion `needed != NULL' failed!"
+                text = libc.assertion("dl-version.c", "_dl_check_map_versions", "needed != NULL")
                 raise Death(
                     "assertion",
                     "version",
@@ -328,7 +328,7 @@ def check_versions(
                     if notice is None:
                         raise fault
                     faults.append(fault)
-        wants_relr = relr and DT_VERNEED in dynamic.tags and DT_RELR in dynamic.tags and not relr_ref
+        wants_relr = libc.relr and DT_VERNEED in dynamic.tags and DT_RELR in dynamic.tags and not relr_ref
         if wants_relr and any(name.startswith("libc.so.") for name in dynamic.needed):
             raise Fault("missing-version", "version", "DT_RELR without GLIBC_ABI_DT_RELR dependency", of.shown)
     except ElfError as error:

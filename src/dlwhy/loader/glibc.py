@@ -10,6 +10,8 @@ Citations are to glibc's own tree. "[M]" marks rows that the oracle compares wit
 
 from __future__ import annotations
 
+import re
+
 from dlwhy.loader import tls, tunables
 from dlwhy.record import Record
 
@@ -75,6 +77,10 @@ FEATURES: dict[str, tuple[tuple[tuple[int, int], Any, str], ...]] = {
     "p_align_checked": (
         ((2, 17), True, "elf/dl-load.c: ELF load command alignment not page-aligned [M]"),
         ((2, 35), False, "commit 163f625cf9 [M]"),
+    ),
+    "p_align_honoured": (
+        ((2, 17), False, ""),
+        ((2, 35), True, "elf/dl-map-segments.h, _dl_map_segment; bug 28676 [M]"),
     ),
     "empty_dynamic_skipped": (
         ((2, 17), False, ""),
@@ -235,6 +241,17 @@ class Glibc(Record):
     values: dict[str, Any]
     known: bool
     """Whether a row covers this release."""
+    strings: bytes = b""
+    """The read-only data of the loader binary."""
+
+    def assertion(self, file: str, function: str, expression: str) -> str:
+        """Return what the loader writes when it stops with an assertion (__assert_fail); line 0 stands for any.
+
+        The source file is named as the loader binary has it: with the directory that its build was told.
+        """
+        found = re.search(rb"\0(\.\./[\w./-]*/)" + re.escape(file.encode()) + rb"\0", self.strings)
+        place = found[1].decode() if found else ""
+        return f"Inconsistency detected by ld.so: {place}{file}: 0: {function}: Assertion `{expression}' failed!"
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -255,4 +272,4 @@ def glibc(release: tuple[int, int], banner: str | None = None, loader_bytes: byt
     for backport in BACKPORTS:
         if backport.release in (release, None) and backport.probe in told:
             values.update(backport.changes)
-    return Glibc(release, ".".join(map(str, release)), banner, values, OLDEST <= release <= NEWEST)
+    return Glibc(release, ".".join(map(str, release)), banner, values, OLDEST <= release <= NEWEST, loader_bytes)

@@ -236,6 +236,10 @@ def _check_mapping(
     first, last = loads[0], loads[-1]
     length = (last[3] - first[0]) & ((1 << 8 * elf.layout.word_size) - 1)
     if elf.type == ET_DYN:
+        if host.libc.p_align_honoured:
+            align = max((row[7] for row in elf.loads if row[7] & (row[7] - 1) == 0), default=0)
+            if align > page and max(length + align, 2 * align) >= _ADDRESS_SPACE:
+                raise bad("failed to map segment from shared object")
         if length == 0 or length >= _ADDRESS_SPACE or first[4] >= 1 << 63:
             raise bad("failed to map segment from shared object")
         holes = any(one[1] != two[0] for one, two in pairwise(loads))
@@ -311,10 +315,7 @@ def _check_dynamic(elf: Elf, host: ProcessSettings) -> None:
 
     def holds(expression: str, condition: bool) -> None:
         if not condition:
-            text = (
-                "Inconsistency detected by ld.so: get-dynamic-info.h: 0: elf_get_dynamic_info: "
-                f"Assertion `{expression}' failed!"
-            )
+            text = host.libc.assertion("get-dynamic-info.h", "elf_get_dynamic_info", expression)
             raise Death("assertion", "map", f"the loader asserts that {expression}", text, 127, elf.path)
 
     def entry_size(table: int, tag: int, expression: str, size: int) -> None:
@@ -338,7 +339,7 @@ def check_hash(elf: Elf, host: ProcessSettings) -> None:
             words = elf.layout.u32.unpack_from(elf.at(tags[DT_GNU_HASH], 16), 8)[0]
             if words & (words - 1):
                 expression = "(bitmask_nwords & (bitmask_nwords - 1)) == 0"
-                text = f"Inconsistency detected by ld.so: {host.libc.setup_hash_file}: 0: _dl_setup_hash: Assertion `{expression}' failed!"
+                text = host.libc.assertion(host.libc.setup_hash_file, "_dl_setup_hash", expression)
                 why = f"the filter of DT_GNU_HASH has {words} words, which is no power of two"
                 raise Death("assertion", "map", why, text, 127, elf.path)
         elif DT_HASH in tags:

@@ -35,6 +35,7 @@ from dlwhy.record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dlwhy.elf.file import Elf
+    from dlwhy.loader.glibc import Glibc
     from dlwhy.loader.host import ProcessSettings
     from dlwhy.loader.objects import Objects
     from dlwhy.view import View
@@ -265,7 +266,8 @@ class Process:
         top.searchlist.maps = listed
         if listed[0] is not top:
             if not self.libc.filters_of_the_top:
-                raise _assertion("dl-deps.c", "_dl_map_object_deps", "map->l_searchlist.r_list[0] == map", "depend", top.shown)
+                expression = "map->l_searchlist.r_list[0] == map"
+                raise _assertion(self.libc, "dl-deps.c", "_dl_map_object_deps", expression, "depend", top.shown)
             listed = [top, *(one for one in listed if one is not top)]
         if failed is not None:
             raise failed
@@ -600,7 +602,7 @@ class Process:
                 why = f"the {segment.filesz} bytes of its TLS image overwrite behind the {segment.memsz} of the segment"
                 raise Unknown(f"what {of.shown} spoils: {why}", "relocate")
             expression = "map->l_tls_blocksize >= map->l_tls_initimage_size"
-            raise _assertion("../elf/dl-tls.c", "_dl_allocate_tls_init", expression, "relocate", of.shown)
+            raise _assertion(self.libc, "dl-tls.c", "_dl_allocate_tls_init", expression, "relocate", of.shown)
         if segment.filesz and of.type != EXECUTABLE:
             image = Image(of.elf, self.settings.page)
             image.touch(segment.vaddr, segment.filesz, False, "the TLS image is copied", "relocate")
@@ -647,7 +649,7 @@ class Process:
         try:
             for one in top.searchlist.maps:
                 if not one.versions_checked and one.elf is not None:
-                    check_versions(one, space.maps, None, self.settings.argv0, self.libc.relr)
+                    check_versions(one, space.maps, None, self.settings.argv0, self.libc)
                     one.versions_checked = True
             self._check_properties(top)
             self.relocate(
@@ -840,9 +842,9 @@ def _digits(kind: int) -> str:
     return f"0x{kind:02x}" if kind <= 0xFF else f"0x{kind:08x}"
 
 
-def _assertion(file: str, function: str, expression: str, stage: str, path: str) -> Death:
+def _assertion(libc: Glibc, file: str, function: str, expression: str, stage: str, path: str) -> Death:
     """An assertion of the loader (elf/…, __assert_fail); the source line stands for any."""
-    text = f"Inconsistency detected by ld.so: {file}: 0: {function}: Assertion `{expression}' failed!"
+    text = libc.assertion(file, function, expression)
     return Death("assertion", stage, f"the loader asserts that {expression}", text, 127, path)
 
 

@@ -86,7 +86,7 @@ def _entries(elf: Elf, machine: Machine, libc: Glibc, lazy: bool, image: Image |
     if dynamic is not None and DT_SYMTAB not in tags:
         raise _null(elf, "it has no DT_SYMTAB")  # whether or not there are relocations
     for table, deferred in ranges:
-        yield from _range(elf, table, deferred, machine, image)
+        yield from _range(elf, table, deferred, machine, libc, image)
 
 
 def _ranges(elf: Elf, lazy: bool, zero_is_none: bool) -> list[tuple[Table, bool]]:
@@ -124,7 +124,9 @@ def _whole(size: int, elf: Elf) -> int:
     return -(-size // entry) * entry if 0 <= size < _HALF else 0
 
 
-def _range(elf: Elf, table: Table, deferred: bool, machine: Machine, image: Image | None) -> Iterator[Entry]:
+def _range(
+    elf: Elf, table: Table, deferred: bool, machine: Machine, libc: Glibc, image: Image | None
+) -> Iterator[Entry]:
     """The entries of one range: the relative ones at its start, the rest, IRELATIVE at the end."""
     if table.relative * elf.layout.rela.size > table.size and table.size:
         table = table.but(size=table.relative * elf.layout.rela.size)  # the loader counts, and does not look
@@ -138,16 +140,18 @@ def _range(elf: Elf, table: Table, deferred: bool, machine: Machine, image: Imag
             broken = error
     if image is None or seen.low < 0 or image.writable(seen.low, seen.high + 2 * elf.layout.word_size):
         if seen.relative_wrong:
-            raise _not_relative(elf)
+            raise _not_relative(elf, libc)
         for info in seen.references:
             yield info, deferred
         if broken is not None:
             raise broken
         return
-    yield from _one_by_one(elf, table, deferred, machine, image)
+    yield from _one_by_one(elf, table, deferred, machine, libc, image)
 
 
-def _one_by_one(elf: Elf, table: Table, deferred: bool, machine: Machine, image: Image) -> Iterator[Entry]:
+def _one_by_one(
+    elf: Elf, table: Table, deferred: bool, machine: Machine, libc: Glibc, image: Image
+) -> Iterator[Entry]:
     """Every entry of a range with what it writes to; a reference is looked up before its place is written."""
     seen: set[int] = set()
     late: list[tuple[int, int]] = []
@@ -156,7 +160,7 @@ def _one_by_one(elf: Elf, table: Table, deferred: bool, machine: Machine, image:
         kind = split_info(elf, info)[1]
         if number < table.relative:
             if kind != machine.relative:
-                raise _not_relative(elf)
+                raise _not_relative(elf, libc)
         elif kind == machine.irelative:
             late.append((offset, info))
             continue
@@ -178,9 +182,9 @@ def _check_relr(elf: Elf, image: Image | None) -> None:
         image.touch(place, word, True, "DT_RELR is applied", "relocate")
 
 
-def _not_relative(elf: Elf) -> Death:
+def _not_relative(elf: Elf, libc: Glibc) -> Death:
     expression = "ELFW(R_TYPE) (reloc->r_info) == R_X86_64_RELATIVE"
-    text = f"Inconsistency detected by ld.so: dl-machine.h: 0: elf_machine_rela_relative: Assertion `{expression}' failed!"
+    text = libc.assertion("dl-machine.h", "elf_machine_rela_relative", expression)
     why = f"DT_RELACOUNT of {elf.path} counts an entry that is not relative"
     return Death("assertion", "relocate", why, text, 127, elf.path)
 

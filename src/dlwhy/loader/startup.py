@@ -93,7 +93,7 @@ def _finish(process: Process, laid_out: bool) -> None:
     faults: list[Fault] = []
     for one in list(space.maps):
         if one.elf is not None:
-            faults += check_versions(one, space.maps, process.notices, settings.argv0, process.libc.relr)
+            faults += check_versions(one, space.maps, process.notices, settings.argv0, process.libc)
             one.versions_checked = True
     if faults:
         lines = [f"{settings.argv0}: {fault.object}: {fault.text}" for fault in faults]

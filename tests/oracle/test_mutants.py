@@ -1,0 +1,213 @@
+"""The model broken on purpose, rule by rule: some scenario must show each break, or the rule was never tested."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from dlwhy.loader import bind, glibc, image, mapping, process, relocate, search, sort, startup, tls
+from dlwhy.loader.tunables import DEFAULTS, Reading
+from tests.oracle import compare, real
+from tests.oracle.agreement import workshop
+from tests.oracle.scenarios import Scenario, scenario
+from tests.oracle.sysroots import roots
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = [pytest.mark.oracle, pytest.mark.slow]
+
+SEED = 20261125
+MOST = 200
+"""Scenarios of a family that are tried before a break counts as unseen."""
+
+# rows that no scenario can show here, each with the reason
+UNSEEN = {
+    "abi_note_checked": "no file of the generator asks for another kernel",
+    "abiversion_limit": "all loaders at hand accept the same versions",
+    "auditor_profiles": "the one lazy jump table without DT_PLTGOT in a few hundred is kept in test_scenarios.FOUND",
+    "base_version_as_fallback": "needs a library with several unversioned entries of one name",
+    "cache_osversion": "ldconfig writes no osversion any more",
+    "depaudit": "GNU ld writes DT_DEPAUDIT, but the generator does not ask for it",
+    "dlopen_in_libdl": "how `plain` is linked; every start would differ",
+    "empty_dynamic_skipped": "all loaders at hand skip it",
+    "dynamic_checked_before_mapping": "needs two faults in one file",
+    "enotdir_goes_on": "needs a file where a directory is searched",
+    "exec_refused_at_header": "all loaders at hand refuse it at the same place",
+    "execstack_forced": "2.41 and 2.43 at hand both have it",
+    "guard_beside_stack": "only what dlwhy says of a cure's cost",
+    "glibc_hwcaps": "depends on the processor",
+    "intel_platform": "depends on the processor",
+    "isa_level_checked": "depends on the processor",
+    "lazy_descriptors": "shows in 2.31 only, by bytes of the block; see test_lazy_descriptors",
+    "least_tls_align": "the same on x86-64 in every release",
+    "legacy_hwcaps": "depends on the processor",
+    "libc_relocated_first": "libc has no relocation that can fail",
+    "map_errno_kept": "all loaders at hand drop it",
+    "named_file_must_define": "all loaders at hand are newer",
+    "pie_refused": "all loaders at hand refuse it",
+    "read_tunables": "2.39 reads as 2.40 does unless a name is set twice",
+    "relocation_error_wording": "all loaders at hand are newer",
+    "rtld_probe_of_own_soname": "one value only",
+    "segment_order_checked": "only hostile files have such an order",
+    "tcb_size": "only what dlwhy prints of it",
+}
+
+
+class Seen(NamedTuple):
+    """A scenario that is in place, and what the real loader did with it."""
+
+    scenario: Scenario
+    root: Path
+    real: real.RealRun
+
+
+class Stage:
+    """Scenarios put in place and run once, when a mutant first asks for them."""
+
+    def __init__(self) -> None:
+        self._made = workshop()
+        self._seen: dict[tuple[str, str, int], Seen] = {}
+
+    def get(self, loader: str, family: str, number: int) -> Seen:
+        """Return a scenario that agrees with the unbroken model."""
+        key = (loader, family, number)
+        if key not in self._seen:
+            root = roots()[loader]
+            assert isinstance(root, Path)
+            chosen = scenario(SEED, number, family)
+            full = compare.prepare(chosen._replace(name=f"{chosen.name}-{os.getpid()}"), root, self._made)
+            self._seen[key] = Seen(full, root, compare.observe(full, root, real.rtld_words(root)))
+        return self._seen[key]
+
+    def close(self) -> None:
+        """Remove what was put in place."""
+        for seen in self._seen.values():
+            compare.clean(seen.scenario, seen.root)
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    """The scenarios that the mutants of this module share."""
+    made = Stage()
+    yield made
+    made.close()
+
+
+def caught(stage: Stage, loaders: list[str], families: list[str]) -> str | None:
+    """Return the first scenario that shows a difference, or None."""
+    for number in range(MOST):
+        for loader in loaders:
+            for family in families:
+                seen = stage.get(loader, family, number)
+                if compare.judge(seen.scenario, seen.real, compare.predict(seen.scenario, seen.root)).differences:
+                    return f"{loader} {family} {number}"
+    return None
+
+
+def available() -> list[str]:
+    """The loaders that can be had."""
+    return [name for name, root in roots().items() if isinstance(root, Path)]
+
+
+FAMILY_OF = {
+    "tls": ("surplus", "rseq_block", "tls_tunables", "audit_unload_dies", "audit_lays_out_first"),
+    "flags": ("execstack_by_dlopen", "filters_of_the_top", "relr"),
+    "versions": ("unversioned_provider_dies",),
+    "graph": ("depth_first_sort", "relocates_all_new"),
+    "corrupt": ("p_align_checked", "setup_hash_file", "machine_before_ident"),
+}
+
+
+@pytest.mark.parametrize("feature", sorted(set(glibc.FEATURES) - set(UNSEEN)))
+def test_rows(feature: str, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each row of the releases decides something: with the value of another release some scenario differs."""
+    families = [family for family, names in FAMILY_OF.items() if feature in names]
+    assert families, f"say in FAMILY_OF which scenarios show {feature}, or in UNSEEN why none can"
+    rows = glibc.FEATURES[feature]
+    made = glibc.glibc
+    values = [value for _, value, _ in rows] + ([not rows[0][1]] if len(rows) == 1 else [])
+
+    def mutated(release: tuple[int, int], banner: str | None = None, loader_bytes: bytes = b"") -> glibc.Glibc:
+        right = made(release, banner, loader_bytes)
+        other = next(value for value in values if value != right.values[feature])
+        return right.but(values={**right.values, feature: other})
+
+    monkeypatch.setattr("dlwhy.question.glibc", mutated)
+    assert caught(stage, available(), families), f"no scenario notices another {feature}"
+
+
+def test_unseen_rows_exist() -> None:
+    """What is excused is still a row."""
+    assert set(UNSEEN) <= set(glibc.FEATURES)
+
+
+def _constant(value: object) -> Callable[..., Any]:
+    return lambda *_args, **_named: value
+
+
+def _no_gap(segments: Any, variant: int, start: int, least: int, surplus: int, rseq: Any, _real: Any = tls.lay_out) -> Any:
+    end, offsets, align = start, [], least
+    for one in segments:
+        layout = _real((tls.Segment(end, 1, 0), one), variant, start, least, surplus, None) if end else _real((one,), variant, start, least, surplus, None)
+        end = layout.offsets[-1]
+        offsets.append(end)
+        align = max(align, one.align)
+    whole = _real((tls.Segment(end, 1, 0),), variant, start, max(align, least), surplus, rseq)
+    return whole.but(offsets=tuple(offsets))
+
+
+MUTANTS: dict[str, tuple[object, str, object, str]] = {
+    # what is broken: (where, name, what stands there instead, which family shows it)
+    "gaps are not used at the start": (tls, "lay_out", _no_gap, "tls"),
+    "a latecomer is not rounded": (tls.StaticTls, "place", lambda s, g: None if g.align > s.align or s.free < g.memsz else (s.used + g.memsz, g.memsz), "tls"),
+    "nothing is given back": (tls.StaticTls, "give_back", _constant(None), "tls"),
+    "descriptors have no budget": (tls.StaticTls, "take", lambda s, g, optional, _t=tls.StaticTls.take: _t(s, g, False), "tls"),
+    "the flag DF_BIND_NOW is not seen": (bind, "is_lazy", lambda of, lazy, _p: lazy, "graph"),
+    "versions are not checked": (startup, "check_versions", _constant([]), "versions"),
+    "versions are not checked by dlopen": (process, "check_versions", _constant([]), "versions"),
+    "relocation in load order": (process, "depth_first", lambda maps, *_a, **_n: list(maps), "graph"),
+    "tokens stand for themselves": (search.Finder, "expand", lambda _s, text, _of: text, "search"),
+    "the class is not looked at": (mapping, "OTHER_CLASS", None, "search"),
+    "the machine is not looked at": (mapping, "OTHER_MACHINE", None, "search"),
+    "RUNPATH is RPATH": (search.Finder, "path_list", lambda s, of, kind, _r=search.Finder.path_list: _r(s, of, "RUNPATH" if kind == "RPATH" else kind), "search"),
+    "no LD_LIBRARY_PATH": (search.Finder, "environment_list", _constant([]), "search"),
+    "one name is enough": (process.LinkMap, "answers_to", lambda s, name: s.has_name(name), "search"),
+    "pages behind the end of the file are there": (image.Image, "touch", _constant(None), "corrupt"),
+    "hash tables are not looked at": (process, "check_hash", _constant(None), "corrupt"),
+    "relocation counts are not looked at": (relocate, "_not_relative", lambda elf, _libc: relocate._null(elf, "x"), "corrupt"),
+    "RELRO always works": (process.Process, "_protect", _constant(None), "corrupt"),
+    "e_ident is never bad": (mapping, "_bad_ident", _constant(False), "corrupt"),
+    "executable stacks are free": (process, "wants_execstack", _constant(False), "flags"),
+    "nothing is ever closed": (process.Process, "_collect", lambda _s, _space: [], "tls"),
+    "lookups of thread-local variables touch nothing": (process, "DYNAMIC", None, "tls"),
+    "filters are needs": (process, "DT_NEEDED", type("Any", (int,), {"__eq__": lambda *_: True, "__hash__": int.__hash__})(1), "flags"),
+    "no selection sort": (sort, "_depends_directly", _constant(False), "graph"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_rules(name: str, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each rule decides something: without it some scenario differs."""
+    where, attribute, value, family = MUTANTS[name]
+    monkeypatch.setattr(where, attribute, value)
+    assert caught(stage, available(), [family]), f"no scenario notices that {name}"
+
+
+def test_the_unbroken_model(stage: Stage) -> None:
+    """The same scenarios agree with the model as it is, so that what differs is the break."""
+    for family in ("tls", "graph", "search", "versions", "flags", "corrupt"):
+        for number in range(10):
+            seen = stage.get("this machine", family, number)
+            assert compare.judge(seen.scenario, seen.real, compare.predict(seen.scenario, seen.root)).differences == ()
+
+
+def test_reading_of_tunables(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without GLIBC_TUNABLES some scenario differs."""
+    made = glibc.glibc
+    blind = lambda _text: Reading(DEFAULTS, ())  # noqa: E731 -- a row's value
+    monkeypatch.setattr("dlwhy.question.glibc", lambda *a: (lambda g: g.but(values={**g.values, "read_tunables": blind}))(made(*a)))
+    assert caught(stage, available(), ["tls"])
