@@ -286,8 +286,10 @@ def versions(r: random.Random, name: str) -> Scenario:
         for symbol in r.sample(symbols, r.randint(1, 3)):
             version = r.choice((*labels, None, None))
             references.append(Reference(r.choice(("call", "got", "data")), symbol, r.random() < 0.2, version, r.choice(needed) if version else None))
-        options = ("-z,now",) if r.random() < 0.2 else ()
-        plans.append(Plan(one, one, needed, "$ORIGIN", r.random() < 0.5, options, references=tuple(references)))
+        options = [option for option, chance in (("-z,now", 0.2), ("-z,pack-relative-relocs", 0.15)) if r.random() < chance]
+        libc = ("libc.so.6",) if r.random() < 0.3 else ()
+        plans.append(Plan(one, one, (*needed, *libc), "$ORIGIN", r.random() < 0.5, tuple(options), references=tuple(references),
+                          relative=r.choice((0, 3))))  # fmt: skip
     env = {}
     if r.random() < 0.25:
         env["LD_PRELOAD"] = "{D}/" + r.choice(providers + users)

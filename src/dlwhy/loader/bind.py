@@ -149,14 +149,22 @@ class Definition:
         return self.info & 15
 
 
+class NotInNamedFile(Exception):
+    """The file that a versioned reference names was reached, and does not define the symbol (up to 2.29)."""
+
+    def __init__(self, file: str) -> None:
+        super().__init__(file)
+        self.file = file
+
+
 class Lookup:
     """Lookups through scopes, for one relocation pass. `unique` is the namespace's table of unique symbols."""
 
-    __slots__ = ("_cache", "_index", "_libc", "_machine", "_prepared", "unique")
+    __slots__ = ("_cache", "_index", "_machine", "_prepared", "libc", "unique")
 
     def __init__(self, machine: Machine, libc: Glibc, unique: dict[bytes, Definition]) -> None:
         self._machine = machine
-        self._libc = libc
+        self.libc = libc
         self._cache: dict[object, Definition | None] = {}
         self._index: dict[int, dict[bytes, list[tuple[LinkMap, tuple[int, ...]]]]] = {}
         self._prepared: set[bytes] = set()
@@ -209,15 +217,15 @@ class Lookup:
             version, entry = side.version_of(index)
             if wanted is not None:
                 if not side.has_versym:
-                    if self._libc.unversioned_provider_dies and wanted.file is not None and one.has_name(wanted.file):
-                        raise _no_version_table(one, self._libc)
+                    if self.libc.unversioned_provider_dies and wanted.file is not None and one.has_name(wanted.file):
+                        raise _no_version_table(one, self.libc)
                 else:
                     own_hash = version.hash if version is not None else 0
                     same = version is not None and own_hash == wanted.hash and version.name == wanted.name
                     if not same:
                         if wanted.hidden or own_hash or entry & VERSYM_HIDDEN:
                             continue
-                        if self._libc.base_version_as_fallback:
+                        if self.libc.base_version_as_fallback:
                             alternatives += 1
                             if alternatives == 1:
                                 fallback = Definition(one, value, size, info, shndx)
@@ -254,8 +262,13 @@ class Lookup:
     def _find(
         self, name: bytes, scopes: list[Scope], wanted: Wanted | None, class_: int, newest: bool
     ) -> Definition | None:
+        strict = wanted is not None and wanted.file is not None and self.libc.named_file_must_define is not None
         for scope in scopes:
-            for one, places in self._offers(name, scope):
+            offers: Iterable[tuple[LinkMap, tuple[int, ...]]] = self._offers(name, scope)
+            if strict:  # an object that offers nothing matters too, when it is the one that the reference names
+                hits = {id(one): places for one, places in offers}
+                offers = ((one, hits.get(id(one), ())) for one in scope.maps if one.elf is not None)
+            for one, places in offers:
                 if class_ & COPY and one.type == EXECUTABLE:
                     continue
                 found = self.in_object(one, places, wanted, class_, newest)
@@ -263,6 +276,8 @@ class Lookup:
                     if found.info >> 4 == STB_GNU_UNIQUE:
                         return self._unique(name, found, class_)
                     return found
+                if strict and wanted is not None and wanted.file is not None and one.has_name(wanted.file):
+                    raise NotInNamedFile(wanted.file)
         return None
 
     def _unique(self, name: bytes, found: Definition, class_: int) -> Definition:
@@ -285,18 +300,17 @@ def _no_version_table(one: LinkMap, libc: Glibc) -> Death:
 
 
 def check_versions(
-    of: LinkMap, listed: list[LinkMap], notice: list[str] | None, program: str, libc: Glibc
-) -> list[Fault]:
+    of: LinkMap, listed: list[LinkMap], libc: Glibc, program: str, notice: list[str] | None, faults: list[Fault]
+) -> None:
     """Check that every version an object needs is defined (elf/dl-version.c, _dl_check_map_versions).
 
-    With `notice` (a start-up) errors of missing versions are gathered and returned, and remarks are appended to
-    `notice`; without it the first error is raised. Raises `Fault`, `Death`.
+    With `notice` (a start-up) missing versions are appended to `faults` and remarks to `notice`; without it the first
+    error is raised. Raises `Fault`, `Death`.
     """
     assert of.elf is not None
     dynamic = of.elf.dynamic
     if dynamic is None or DT_STRTAB not in dynamic.tags:
-        return []
-    faults: list[Fault] = []
+        return
     try:
         if DT_VERNEED in dynamic.tags and _first_version(of.elf) != 1:
             raise Fault(
@@ -333,7 +347,6 @@ def check_versions(
             raise Fault("missing-version", "version", "DT_RELR without GLIBC_ABI_DT_RELR dependency", of.shown)
     except ElfError as error:
         raise died_reading(error, "version") from None
-    return faults
 
 
 def _first_version(elf: Elf) -> int:
@@ -442,7 +455,16 @@ def resolve(
         return Definition(of, value, size, info, shndx), name, False
     wanted, _ = side.version_of(index)
     class_ = type_class(machine, kind)
-    found = lookup.find(name, of.scopes, wanted, class_)
+    try:
+        found = lookup.find(name, of.scopes, wanted, class_)
+    except NotInNamedFile as missing:
+        assert wanted is not None
+        words = lookup.libc.named_file_must_define.format(
+            name=name.decode("utf-8", "surrogateescape"), version=wanted.name, file=missing.file
+        )
+        fault = Fault("undefined-symbol", "relocate", words, of.shown)
+        fault.occasion = "relocation error"
+        raise fault from None
     if found is None:
         if info >> 4 == STB_WEAK:
             return None, name, True

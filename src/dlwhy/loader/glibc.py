@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 OLDEST, NEWEST = (2, 17), (2, 43)
 """The releases whose sources were read; outside them a check is undecided."""
 
-NEVER = (99, 0)
-
 FEATURES: dict[str, tuple[tuple[tuple[int, int], Any, str], ...]] = {
     # name: ((since, value, citation), …)
     "least_tls_align": (
@@ -50,9 +48,6 @@ FEATURES: dict[str, tuple[tuple[tuple[int, int], Any, str], ...]] = {
     "guard_beside_stack": (
         ((2, 17), False, "nptl/allocatestack.c, allocate_stack: the guard comes out of the stack asked for"),
         ((2, 27), True, "nptl/allocatestack.c, allocate_stack: it is added to it; bug 22637 [M 2.36]"),
-    ),
-    "audit_lays_out_first": (
-        ((2, 17), True, "elf/rtld.c, dl_main: init_tls before _dl_map_object_deps with an audit list [M]"),
     ),
     "auditor_profiles": (
         ((2, 17), ("la_version",), "elf/dl-reloc.c, _dl_relocate_object: consider_profiling |= GLRO(dl_audit) != NULL [M]"),
@@ -127,8 +122,10 @@ FEATURES: dict[str, tuple[tuple[tuple[int, int], Any, str], ...]] = {
         ((2, 41), False, "commit of bug 31932 [M]"),
     ),
     "named_file_must_define": (
-        ((2, 17), True, "elf/dl-lookup.c: not defined in file … with link time reference"),
-        ((2, 30), False, "elf/dl-lookup.c, check_match; bug 24741"),
+        # what is said when the file that a versioned reference names does not define the symbol; None: it need not
+        ((2, 17), "symbol {name}, version {version} not defined in file {file} with link time reference", "elf/dl-lookup.c"),
+        ((2, 27), "symbol {name} version {version} not defined in file {file} with link time reference", "elf/dl-lookup.c"),
+        ((2, 30), None, "elf/dl-lookup.c, do_lookup_x; bug 24741 [M]"),
     ),
     "base_version_as_fallback": (
         ((2, 17), False, ""),
@@ -170,17 +167,9 @@ FEATURES: dict[str, tuple[tuple[tuple[int, int], Any, str], ...]] = {
         ((2, 17), False, "elf/dl-load.c, open_path"),
         ((2, 39), True, "elf/dl-load.c, open_path"),
     ),
-    "cache_osversion": (
-        ((2, 17), True, "elf/dl-cache.c"),
-        ((2, 36), False, "elf/dl-cache.c"),
-    ),
     "dlopen_in_libdl": (
         ((2, 17), True, "dlfcn/Versions: libdl"),
         ((2, 34), False, "dlfcn/Versions: GLIBC_2.34 libc"),
-    ),
-    "relocation_error_wording": (
-        ((2, 17), True, "elf/dl-lookup.c"),
-        ((2, 30), False, "elf/dl-lookup.c"),
     ),
     "map_errno_kept": (
         ((2, 17), True, "elf/dl-load.c: lose_errno"),
@@ -194,7 +183,6 @@ FEATURES: dict[str, tuple[tuple[tuple[int, int], Any, str], ...]] = {
         ((2, 17), {62: 2304, 3: 1156, 22: 1808}, "sizeof (struct pthread), nptl/descr.h [M 2.31]"),
         ((2, 36), {62: 2368, 3: 1216, 22: 1856}, "sizeof (struct pthread), nptl/descr.h [M 2.36]"),
     ),
-    "rtld_probe_of_own_soname": (((2, 17), True, "elf/rtld.c"),),
 }  # fmt: skip
 
 

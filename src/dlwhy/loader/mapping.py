@@ -185,6 +185,11 @@ def check_segments(elf: Elf, name: str, host: ProcessSettings, by_dlopen: bool, 
     def bad(text: str, kind: str = "bad-segments", errno: int = 0) -> Fault:
         return Fault(kind, "map", text, name, errno)
 
+    def not_mapped(text: str) -> Fault | Unknown:
+        if libc.map_errno_kept:
+            return Unknown(f"why the kernel refuses to map {elf.path}, which this release adds to: {text}", "map")
+        return bad(text)
+
     try:
         headers = elf.phdrs
     except ElfError:
@@ -213,7 +218,7 @@ def check_segments(elf: Elf, name: str, host: ProcessSettings, by_dlopen: bool, 
         raise bad("cannot dynamically load executable", "not-a-library")
     if libc.dynamic_checked_before_mapping and ((not dynamic and elf.type == ET_DYN) or empty_dynamic):
         raise bad("object file has no dynamic section")
-    _check_mapping(elf, loads, bad, host)
+    _check_mapping(elf, loads, bad, not_mapped, host)
     if any(row[5] >= _WRAPS or row[6] >= _WRAPS for row in elf.loads):
         raise Unknown(f"what a segment of {elf.path} whose size wraps round the address space leaves in memory", "map")
     _check_overlap(elf, host)
@@ -229,7 +234,11 @@ def check_segments(elf: Elf, name: str, host: ProcessSettings, by_dlopen: bool, 
 
 
 def _check_mapping(
-    elf: Elf, loads: list[tuple[int, int, int, int, int, int]], bad: Callable[..., Fault], host: ProcessSettings
+    elf: Elf,
+    loads: list[tuple[int, int, int, int, int, int]],
+    bad: Callable[[str], Fault],
+    not_mapped: Callable[[str], Fault | Unknown],
+    host: ProcessSettings,
 ) -> None:
     """_dl_map_segments (elf/dl-map-segments.h): what mmap and mprotect refuse."""
     page = host.page
@@ -239,19 +248,19 @@ def _check_mapping(
         if host.libc.p_align_honoured:
             align = max((row[7] for row in elf.loads if row[7] & (row[7] - 1) == 0), default=0)
             if align > page and max(length + align, 2 * align) >= _ADDRESS_SPACE:
-                raise bad("failed to map segment from shared object")
+                raise not_mapped("failed to map segment from shared object")
         if length == 0 or length >= _ADDRESS_SPACE or first[4] >= 1 << 63:
-            raise bad("failed to map segment from shared object")
+            raise not_mapped("failed to map segment from shared object")
         holes = any(one[1] != two[0] for one, two in pairwise(loads))
         if holes:
             if host.libc.segment_order_checked and last[0] < first[1]:
                 raise bad("ELF load command address/offset not page-aligned")
             if last[0] < first[1] or last[0] - first[1] >= _ADDRESS_SPACE:
-                raise bad("cannot change memory protections")
+                raise not_mapped("cannot change memory protections")
     for index, (start, end, data_end, alloc_end, offset, _flags) in enumerate(loads):
         if end > start and index:
             if offset + end - start >= 1 << 63 or end - first[0] > _MAP_RANDOM:
-                raise bad("failed to map segment from shared object")
+                raise not_mapped("failed to map segment from shared object")
             _inside(elf, start, end, first[0], last[3], page)
         if data_end < alloc_end < (1 << 64) - _ADDRESS_SPACE:
             zero_page = (data_end + page - 1) & -page
@@ -266,7 +275,7 @@ def _check_mapping(
                     raise died_reading(error, "map")
             if alloc_end > zero_page:
                 if alloc_end - first[0] > _MAP_RANDOM:
-                    raise bad("cannot map zero-fill pages")
+                    raise not_mapped("cannot map zero-fill pages")
                 _inside(elf, zero_page, alloc_end, first[0], last[3], page)
 
 

@@ -88,17 +88,9 @@ def _map(process: Process, program: Elf | None) -> list[str]:
 
 def _finish(process: Process, laid_out: bool) -> None:
     """Check the versions, lay out static TLS unless auditors had it laid out before, relocate."""
-    settings, space, main = process.settings, process.base, process.program
+    space, main = process.base, process.program
     assert main is not None
-    faults: list[Fault] = []
-    for one in list(space.maps):
-        if one.elf is not None:
-            faults += check_versions(one, space.maps, process.notices, settings.argv0, process.libc)
-            one.versions_checked = True
-    if faults:
-        lines = [f"{settings.argv0}: {fault.object}: {fault.text}" for fault in faults]
-        first = faults[0]
-        raise StartFailed("\n".join(lines), 1, first.because, first.kind, first.subject)
+    _check_versions(process)
     if process.libc.isa_level_checked:
         for one in reversed(main.searchlist.maps):
             process.check_level(one)
@@ -110,6 +102,31 @@ def _finish(process: Process, laid_out: bool) -> None:
     process.relocate(order, not process._bind_now(), space, 0)  # noqa: SLF001
     for one in space.maps:
         process.initialise_tls(one)
+
+
+def _check_versions(process: Process) -> None:
+    """Check the versions of every object: what is missing is told line by line, and only then ends the start."""
+    settings, space = process.settings, process.base
+    faults: list[Fault] = []
+
+    def told(*last: str) -> str:
+        return "\n".join([*(f"{settings.argv0}: {one.object}: {one.text}" for one in faults), *last])
+
+    for one in list(space.maps):
+        if one.elf is None:
+            continue
+        try:
+            check_versions(one, space.maps, process.libc, settings.argv0, process.notices, faults)
+        except Fault as fault:
+            text = told(fault.at_startup(settings.argv0))
+            raise StartFailed(text, 127, fault.because or fault.text, fault.kind, fault.subject or fault.object) from None
+        except Death as death:
+            if faults and death.message is not None:
+                death.message = told(death.message)
+            raise
+        one.versions_checked = True
+    if faults:
+        raise StartFailed(told(), 1, faults[0].because, faults[0].kind, faults[0].subject)
 
 
 def _place_rtld(space: Namespace, main: LinkMap, rtld: LinkMap) -> None:
