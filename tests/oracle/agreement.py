@@ -1,26 +1,34 @@
 """The agreement of dlwhy with real loaders, counted: `python -m tests.oracle.agreement [--seed N] [--scenarios N] ...`.
 
-Prints a table, one row a loader and family, and every difference with the scenario that shows it. `--only NAME` runs one
-scenario again and keeps its files.
+Runs random scenarios of every family on every loader that can be had, prints a table with a row for each, and every
+difference with the scenario that shows it. `--libraries` opens the shared objects of whole systems too. `--only N` runs one
+scenario again and keeps its files. `--write` puts the tables into docs/agreement.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import secrets
+import shutil
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.oracle import compare, real
+from dlwhy.files import Files
+from dlwhy.loader.objects import Objects
+from tests.oracle import compare, libraries, real
 from tests.oracle.build import Workshop
 from tests.oracle.scenarios import FAMILIES, scenario
 from tests.oracle.sysroots import cache, roots
 
 if TYPE_CHECKING:
     from tests.oracle.scenarios import Scenario
+
+PAGE = Path(__file__).parent.parent.parent / "docs/agreement.md"
+BEGIN, END = "<!-- tables: written by tests/oracle/agreement.py -->", "<!-- end of tables -->"
 
 
 def workshop() -> Workshop:
@@ -29,8 +37,15 @@ def workshop() -> Workshop:
     return Workshop(cache() / "plans", real.program_libraries(oldest))
 
 
+def release(root: Path) -> str:
+    """What the loader of a root says it is."""
+    facts = Objects(Files(str(root))).loader_facts("/lib64/ld-linux-x86-64.so.2")
+    told = facts.release or (Objects(Files(str(root))).libc_release(f"/{real.LIB}/libc.so.6") or [None])[0]
+    return ".".join(map(str, told)) if told else "?"
+
+
 def one(
-    chosen: Scenario, root: Path, made: Workshop, words: tuple[int, int] | None, keep: bool = False, tag: str = ""
+    chosen: Scenario, root: Path, made: Workshop, words: tuple[int, int] | None, *, keep: bool = False, tag: str = ""
 ) -> compare.Verdict:
     """Run one scenario on one loader, in a directory of its own when a tag tells it apart from others' runs of it."""
     if tag:
@@ -43,57 +58,141 @@ def one(
             compare.clean(full, root)
 
 
+def _build(made: Workshop, chosen: list[Scenario]) -> None:
+    plans = [plan for each in chosen for plan in compare.placed(each).plans if plan.raw is None and plan.link is None]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(made.make, plans))
+
+
+class Tally:
+    """Counts of one run, and the differences it showed."""
+
+    def __init__(self, most: int) -> None:
+        self.counts: Counter[tuple[str, str, str]] = Counter()
+        self.differences = 0
+        self._most = most
+
+    def add(self, loader: str, family: str, verdict: compare.Verdict) -> None:
+        """Count one scenario."""
+        for word, amount in (
+            ("scenarios", 1), ("steps", verdict.steps), ("refused", verdict.refused), ("undecided", verdict.undecided),
+            ("differ", bool(verdict.differences)),
+        ):  # fmt: skip
+            self.counts[loader, family, word] += amount
+        if verdict.differences:
+            self.tell(f"{loader} {verdict.scenario.name} ({family}):", *verdict.differences)
+
+    def tell(self, head: str, *lines: str) -> None:
+        """Print a difference, up to as many as are wanted."""
+        self.differences += 1
+        if self.differences <= self._most:
+            print(head, *(f"    {line}"[:1500] for line in lines), sep="\n")
+
+    def table(self) -> list[list[str]]:
+        """Rows of text, the head first."""
+        columns = ("scenarios", "steps", "refused", "undecided", "differ")
+        rows = [["loader", "family", *columns]]
+        for key in sorted({key[:2] for key in self.counts}):
+            rows.append([*key, *(str(self.counts[*key, word]) for word in columns)])
+        total = [sum(self.counts[key] for key in self.counts if key[2] == word) for word in columns]
+        return [*rows, ["all", "", *map(str, total)]]
+
+
+def _libraries(loader: str, root: Path, paths: list[str], tally: Tally) -> list[libraries.Outcome]:
+    work = Path("/tmp/dlwhy-agreement")
+    words = real.rtld_words(root)
+    outcomes = [libraries.compare(root, path, work, words) for path in paths]
+    for each in outcomes:
+        if each.difference:
+            tally.tell(f"{loader} {each.path}:", each.difference, each.explained or "NOT EXPLAINED")
+    return outcomes
+
+
+def library_rows(tally: Tally, names: list[str]) -> tuple[list[list[str]], list[str]]:
+    """Rows of the libraries of whole systems, and the explained rest."""
+    rows = [["loader", "libraries", "loads", "agree", "explained", "undecided", "refused", "of these agree"]]
+    rest = []
+    here = sorted(libraries.shared_objects(Path("/")))
+    for loader, root in roots().items():
+        if isinstance(root, str) or (names and loader not in names):
+            continue
+        groups = [("its own", sorted(libraries.shared_objects(root)))]
+        directory = "/tmp/dlwhy-borrowed"
+        if root != Path("/"):
+            groups.append(("this machine's", libraries.borrowed(root, here, directory)))
+        for group, paths in groups:
+            outcomes = _libraries(loader, root, paths, tally)
+            table = libraries.count(outcomes)
+            whole, agree, explained, undecided = table["all"]
+            refused, refused_agree = table["refused"][:2]
+            rows.append([loader, group, *map(str, (whole, agree, explained, undecided, refused, refused_agree))])
+            rest += [f"{loader}: `{each.path}`: {each.explained}" for each in outcomes if each.explained]
+        if root != Path("/"):
+            shutil.rmtree(f"{root}{directory}", ignore_errors=True)
+    return rows, rest
+
+
+def _plain(rows: list[list[str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+
+
+def _markdown(rows: list[list[str]]) -> str:
+    head, *rest = rows
+    lines = [head, ["---"] * len(head), *rest]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the scenarios and print what came out; 1 when anything differs."""
     parser = argparse.ArgumentParser(prog="agreement", description=__doc__)
     parser.add_argument("--seed", type=int, default=None, help="a fresh one, printed, without")
-    parser.add_argument("--scenarios", type=int, default=300)
-    parser.add_argument("--start", type=int, default=0)
-    parser.add_argument("--family", choices=sorted(FAMILIES), default=None)
+    parser.add_argument("--scenarios", type=int, default=300, help="of each family")
+    parser.add_argument("--family", choices=sorted(FAMILIES), action="append", default=[])
     parser.add_argument("--loader", action="append", default=[])
     parser.add_argument("--only", type=int, default=None, help="one scenario by number, its files kept")
     parser.add_argument("--show", type=int, default=40, help="differences printed")
+    parser.add_argument("--libraries", action="store_true", help="the shared objects of whole systems too")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/agreement.md")
     arguments = parser.parse_args(argv)
     seed = arguments.seed if arguments.seed is not None else secrets.randbelow(1 << 31)
     print(f"seed {seed}")
     made = workshop()
-    numbers = [arguments.only] if arguments.only is not None else range(arguments.start, arguments.start + arguments.scenarios)
-    chosen = [scenario(seed, number, arguments.family) for number in numbers]
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda plan: made.make(plan) if plan.raw is None and plan.link is None else None,
-                      [plan for each in chosen for plan in compare.placed(each).plans]))  # fmt: skip
-    total: Counter[tuple[str, str, str]] = Counter()
-    shown = 0
-    for name, root in roots().items():
-        if arguments.loader and name not in arguments.loader:
-            continue
-        if isinstance(root, str):
-            print(f"{name}: {root}")
-            continue
-        words = real.rtld_words(root)
-        for each in chosen:
-            try:
-                verdict = one(each, root, made, words, arguments.only is not None)
-            except Exception:
-                print(f"{name} {each.name} {each.family}")
-                raise
-            key = (name, each.family)
-            total[(*key, "scenarios")] += 1
-            total[(*key, "steps")] += verdict.steps
-            total[(*key, "refused")] += verdict.refused
-            total[(*key, "undecided")] += verdict.undecided
-            if verdict.differences:
-                total[(*key, "differ")] += 1
-                shown += 1
-                if shown <= arguments.show:
-                    print(f"{name} {each.name} ({each.family}):")
-                    for text in verdict.differences:
-                        print(f"    {text}"[:1500])
-    print(f"{'loader':14}{'family':10}{'scenarios':>10}{'steps':>8}{'refused':>9}{'undecided':>11}{'differ':>8}")
-    for key in sorted({key[:2] for key in total}):
-        cells = [total[(*key, word)] for word in ("scenarios", "steps", "refused", "undecided", "differ")]
-        print(f"{key[0]:14}{key[1]:10}{cells[0]:>10}{cells[1]:>8}{cells[2]:>9}{cells[3]:>11}{cells[4]:>8}")
-    return 1 if shown else 0
+    numbers = [arguments.only] if arguments.only is not None else range(arguments.scenarios)
+    tally = Tally(arguments.show)
+    not_run = []
+    for family in arguments.family or sorted(FAMILIES):
+        chosen = [scenario(seed, number, family) for number in numbers]
+        _build(made, chosen)
+        for loader, root in roots().items():
+            if arguments.loader and loader not in arguments.loader:
+                continue
+            if isinstance(root, str):
+                not_run.append(f"{loader}: {root}")
+                continue
+            words = real.rtld_words(root)
+            for each in chosen:
+                tally.add(loader, family, one(each, root, made, words, keep=arguments.only is not None))
+    print(_plain(tally.table()), *sorted(set(not_run)), sep="\n")
+    rows, rest = library_rows(tally, arguments.loader) if arguments.libraries else ([], [])
+    if rows:
+        print(_plain(rows), *rest, sep="\n")
+    if arguments.write:
+        _write(seed, tally, rows, rest, sorted(set(not_run)))
+    return 1 if tally.differences > len(rest) else 0
+
+
+def _write(seed: int, tally: Tally, rows: list[list[str]], rest: list[str], not_run: list[str]) -> None:
+    loaders = ", ".join(f"{name}: glibc {release(root)}" for name, root in roots().items() if isinstance(root, Path))
+    parts = [
+        f"{datetime.datetime.now(tz=datetime.UTC).date()}, seed {seed}; {loaders}.", _markdown(tally.table()),
+        *(f"Not run: {one}" for one in not_run),
+    ]  # fmt: skip
+    if rows:
+        parts += ["### Libraries of whole systems", _markdown(rows), "\n".join(f"- {one}" for one in rest)]
+    text = PAGE.read_text("utf-8")
+    head, tail = text.split(BEGIN)[0], text.split(END)[1]
+    PAGE.write_text(f"{head}{BEGIN}\n\n" + "\n\n".join(parts) + f"\n\n{END}{tail}", "utf-8")
 
 
 if __name__ == "__main__":

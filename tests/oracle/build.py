@@ -113,7 +113,12 @@ def assembly(plan: Plan) -> str:
             lines += [".data", f".type {label}, @gnu_unique_object", f"{label}: .quad 1", f".size {label}, 8", ".text"]
             continue
         body = AUDITOR if one.name == "la_version" else "ret"
-        lines += [f".{one.binding} {label}", f".type {label}, @function", f"{label}: {body}", f".size {label}, .-{label}"]
+        lines += [
+            f".{one.binding} {label}",
+            f".type {label}, @function",
+            f"{label}: {body}",
+            f".size {label}, .-{label}",
+        ]
         if one.visibility is not None:
             lines.append(f".{one.visibility} {label}")
     for variable in plan.variables:
@@ -128,7 +133,16 @@ def assembly(plan: Plan) -> str:
     if plan.relative:
         lines += ["here:", ".data", ".balign 8", *[".quad here"] * plan.relative, ".text"]
     if plan.constructor is not None:
-        lines += ["start:", "subq $8, %rsp", f"call {plan.constructor}@PLT", "addq $8, %rsp", "ret", '.section .init_array,"aw"', ".quad start", ".text"]
+        lines += [
+            "start:",
+            "subq $8, %rsp",
+            f"call {plan.constructor}@PLT",
+            "addq $8, %rsp",
+            "ret",
+            '.section .init_array,"aw"',
+            ".quad start",
+            ".text",
+        ]
     if "-z,execstack" not in ",".join(plan.options):
         lines.append('.section .note.GNU-stack,"",@progbits')
     return "\n".join(lines) + "\n"
@@ -155,7 +169,7 @@ class Workshop:
 
     def make(self, plan: Plan) -> Path:
         """Return the built file of a plan."""
-        key = hashlib.sha256(repr(plan._replace(path="", patches=())).encode()).hexdigest()[:24]
+        key = hashlib.sha256((repr(plan._replace(path="", patches=())) + assembly(plan)).encode()).hexdigest()[:24]
         built = self.directory / f"{key}.so"
         if not built.exists():
             self._build(plan, built)
@@ -173,7 +187,9 @@ class Workshop:
         return patched
 
     def _build(self, plan: Plan, target: Path) -> None:
-        own = target.with_name(f"{target.stem}-{os.getpid()}-{threading.get_ident()}")  # others may build the same at once
+        own = target.with_name(
+            f"{target.stem}-{os.getpid()}-{threading.get_ident()}"
+        )  # others may build the same at once
         source = own.with_suffix(".s")
         source.write_text(assembly(plan))
         command: list[str | Path] = ["gcc", "-nostdlib", "-o", own.with_suffix(".tmp"), source]
@@ -185,7 +201,10 @@ class Workshop:
         if plan.soname is not None:
             command.append(f"-Wl,-soname,{plan.soname}")
         if plan.rpath is not None:
-            command += [f"-Wl,-rpath,{plan.rpath}", "-Wl,--enable-new-dtags" if plan.runpath else "-Wl,--disable-new-dtags"]
+            command += [
+                f"-Wl,-rpath,{plan.rpath}",
+                "-Wl,--enable-new-dtags" if plan.runpath else "-Wl,--disable-new-dtags",
+            ]
         script = version_script(plan)
         if script:
             own.with_suffix(".map").write_text(script)
@@ -232,7 +251,15 @@ class Workshop:
 
 # -- patching -----------------------------------------------------------------------------------------------------------
 
-_FIELDS = {"type": (0, 4), "flags": (4, 4), "offset": (8, 8), "vaddr": (16, 8), "filesz": (32, 8), "memsz": (40, 8), "align": (48, 8)}
+_FIELDS = {
+    "type": (0, 4),
+    "flags": (4, 4),
+    "offset": (8, 8),
+    "vaddr": (16, 8),
+    "filesz": (32, 8),
+    "memsz": (40, 8),
+    "align": (48, 8),
+}
 _CODES = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 

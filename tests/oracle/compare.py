@@ -86,7 +86,9 @@ def judge(one: Scenario, seen: real.RealRun, said: dlwhy.CheckReport) -> Verdict
         steps, refused = 1, 1
         if start.outcome == "undecided" or (start.outcome == "loads" and start.assumptions):
             return Verdict(one, (), 1, 1, 1, tuple(messages))
-        expected = b"".join(f.message.encode("utf-8", "surrogateescape") + b"\n" for f in said.findings if f.rule == "loader-notice")
+        expected = b"".join(
+            f.message.encode("utf-8", "surrogateescape") + b"\n" for f in said.findings if f.rule == "loader-notice"
+        )
         expected += (_bytes(start.message) or b"") + (b"\n" if start.message is not None else b"")
         if start.outcome not in ("fails", "dies"):
             wrong.append(f"start: {start.outcome}, really exit {seen.status}: {seen.stderr!r}")
@@ -119,7 +121,9 @@ def judge(one: Scenario, seen: real.RealRun, said: dlwhy.CheckReport) -> Verdict
             break
         name = f"step {number} {mine.request}"
         if mine.outcome != step.outcome:
-            wrong.append(f"{name}: {mine.outcome} ({mine.message or mine.because!r}), really {step.outcome} ({step.message!r}, {seen.stderr[-300:]!r}, {seen.status})")
+            wrong.append(
+                f"{name}: {mine.outcome} ({mine.message or mine.because!r}), really {step.outcome} ({step.message!r}, {seen.stderr[-300:]!r}, {seen.status})"
+            )
             break
         if step.outcome == "dies":
             messages.append(seen.stderr)
@@ -143,7 +147,9 @@ def judge(one: Scenario, seen: real.RealRun, said: dlwhy.CheckReport) -> Verdict
             wrong.append(f"static TLS (size, align, used) {mine_tls}, really {seen.tls[:3]}")
         if block.optional_left is not None and block.optional_left != seen.tls[3]:
             wrong.append(f"static TLS optional {block.optional_left}, really {seen.tls[3]}")
-    notices = b"".join(f.message.encode("utf-8", "surrogateescape") + b"\n" for f in said.findings if f.rule == "loader-notice")
+    notices = b"".join(
+        f.message.encode("utf-8", "surrogateescape") + b"\n" for f in said.findings if f.rule == "loader-notice"
+    )
     if not left_open and not wrong and seen.stderr != notices:
         wrong.append(f"standard error {notices!r}, really {seen.stderr!r}")
     return Verdict(one, tuple(wrong), undecided, steps, refused, tuple(messages))

@@ -73,7 +73,11 @@ def compare(root: Path, path: str, work: Path, words: tuple[int, int] | None) ->
         return Outcome(path, refused, mine.because, None, None)
     message = None if mine.message is None else mine.message.encode("utf-8", "surrogateescape")
     block = said.static_tls
-    facts = [("outcome", mine.outcome, step.outcome), ("message", message, step.message), ("loaded", mine.loaded, step.loaded)]
+    facts = [
+        ("outcome", mine.outcome, step.outcome),
+        ("message", message, step.message),
+        ("loaded", mine.loaded, step.loaded),
+    ]
     if seen.tls is not None and block is not None:
         facts.append(("static TLS", (block.size, block.align, block.used), seen.tls[:3]))
     wrong = "; ".join(f"{what} {ours!r}, really {theirs!r}" for what, ours, theirs in facts if ours != theirs)

@@ -133,7 +133,13 @@ def run(
 
     with _proc(root, image) if inside else nullcontext():
         done = subprocess.run(
-            arguments, executable=image, env=env, preexec_fn=enter, stdin=subprocess.DEVNULL, capture_output=True, check=False
+            arguments,
+            executable=image,
+            env=env,
+            preexec_fn=enter,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
         )  # a fresh process, nothing of ours in its environment
     return _read(report, steps, done.returncode, done.stderr)
 

@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROOT = "/tmp/dlwhy-oracle"
-MODES = ("now", "lazy", "now-global", "lazy-global", "now-deepbind", "lazy-deepbind", "now-nodelete", "now-noload", "lazy-local")
+MODES = (
+    "now",
+    "lazy",
+    "now-global",
+    "lazy-global",
+    "now-deepbind",
+    "lazy-deepbind",
+    "now-nodelete",
+    "now-noload",
+    "lazy-local",
+)
 
 
 class Scenario(NamedTuple):
@@ -38,7 +48,9 @@ class Scenario(NamedTuple):
 
 
 def _size(r: random.Random) -> int:
-    return r.choice((r.randint(1, 16), r.randint(1, 200), r.randint(100, 900), r.randint(500, 1800), r.randint(1500, 6000)))
+    return r.choice(
+        (r.randint(1, 16), r.randint(1, 200), r.randint(100, 900), r.randint(500, 1800), r.randint(1500, 6000))
+    )
 
 
 def _align(r: random.Random) -> int:
@@ -115,7 +127,9 @@ def tls(r: random.Random, name: str) -> Scenario:
                 weak = r.random() < 0.2
                 references.append(Reference(r.choices(("ie", "gd", "desc"), (5, 2, 3))[0], r.choice(public), weak))
         if r.random() < 0.08:
-            references.insert(r.randint(0, len(references)), Reference(r.choice(("data", "call", "ie")), "nowhere", r.random() < 0.3))
+            references.insert(
+                r.randint(0, len(references)), Reference(r.choice(("data", "call", "ie")), "nowhere", r.random() < 0.3)
+            )
         own = {variable.name: False for variable in variables[one]}
         references = [ref for ref in references if not (ref.weak and ref.name in own)]
         options = []
@@ -129,7 +143,9 @@ def tls(r: random.Random, name: str) -> Scenario:
     if r.random() < 0.4:
         env["GLIBC_TUNABLES"] = _tunables(r)
     if r.random() < 0.3:
-        env["LD_PRELOAD"] = r.choice((" ", ":")).join("{D}/" + one for one in r.sample(names, min(len(names), r.randint(1, 2))))
+        env["LD_PRELOAD"] = r.choice((" ", ":")).join(
+            "{D}/" + one for one in r.sample(names, min(len(names), r.randint(1, 2)))
+        )
     if r.random() < 0.12:
         auditors = r.randint(1, 3)
         for number in range(auditors):
@@ -158,7 +174,11 @@ def graph(r: random.Random, name: str) -> Scenario:
         references = []
         for _ in range(r.choice((0, 1, 1, 2, 3))):
             symbol = r.choice(defined) if r.random() < 0.85 else f"u{r.randint(0, 9)}"
-            references.append(Reference(r.choice(("call", "call", "got", "data")), symbol, r.random() < 0.12 and symbol != f"f{index}"))
+            references.append(
+                Reference(
+                    r.choice(("call", "call", "got", "data")), symbol, r.random() < 0.12 and symbol != f"f{index}"
+                )
+            )
         functions = [Function(f"f{index}")]
         if r.random() < 0.3:
             functions.append(Function(r.choice(defined + ["shared"]), binding=r.choice(("globl", "weak", "unique"))))
@@ -223,18 +243,32 @@ def search(r: random.Random, name: str) -> Scenario:
         rpath = _path_list(r, directories) if r.random() < 0.7 else None
         needed = list(_edges(r, names, index, 0.5, 0.05))
         if r.random() < 0.1:
-            needed.append(r.choice((f"$ORIGIN/{r.choice(names)}", f"./{r.choice(names)}", "libm.so.6", "libgone.so", f"{{D}}/d0/{r.choice(names)}")))
+            needed.append(
+                r.choice(
+                    (
+                        f"$ORIGIN/{r.choice(names)}",
+                        f"./{r.choice(names)}",
+                        "libm.so.6",
+                        "libgone.so",
+                        f"{{D}}/d0/{r.choice(names)}",
+                    )
+                )
+            )
         base = Plan(one, one if r.random() < 0.7 else None, tuple(needed), rpath, r.random() < 0.5,
                     ("-z,nodefaultlib",) if r.random() < 0.05 else (), functions=(Function(f"f{index}"),))  # fmt: skip
         for d in r.sample(directories, r.randint(1, 3)):
             placed = base._replace(path=f"{d}/{one}")
             if r.random() < 0.15:
-                placed = placed._replace(path=f"{d}/{r.choice(('glibc-hwcaps/x86-64-v2', 'glibc-hwcaps/x86-64-v3', 'tls', 'x86_64', 'haswell', 'tls/x86_64'))}/{one}")
+                placed = placed._replace(
+                    path=f"{d}/{r.choice(('glibc-hwcaps/x86-64-v2', 'glibc-hwcaps/x86-64-v3', 'tls', 'x86_64', 'haswell', 'tls/x86_64'))}/{one}"
+                )
             if r.random() < 0.3:
                 placed = r.choice(_DECOYS)(placed)
             elif r.random() < 0.1:
                 placed = placed._replace(link=f"../{r.choice(directories)}/{one}")
-            if placed.path not in taken and not any(other.startswith(placed.path + "/") or placed.path.startswith(other + "/") for other in taken):
+            if placed.path not in taken and not any(
+                other.startswith(placed.path + "/") or placed.path.startswith(other + "/") for other in taken
+            ):
                 taken.add(placed.path)
                 plans.append(placed)
     env = {}
@@ -245,7 +279,16 @@ def search(r: random.Random, name: str) -> Scenario:
     program = None
     if r.random() < 0.35:
         program = "bin/prog"
-        plans.append(Plan(program, None, tuple(r.sample(names, r.randint(0, 1))), _path_list(r, directories), r.random() < 0.5, program=True))
+        plans.append(
+            Plan(
+                program,
+                None,
+                tuple(r.sample(names, r.randint(0, 1))),
+                _path_list(r, directories),
+                r.random() < 0.5,
+                program=True,
+            )
+        )
     steps = []
     for _ in range(r.randint(1, 5)):
         one = r.choice(names)
@@ -268,7 +311,9 @@ def versions(r: random.Random, name: str) -> Scenario:
             if r.random() < 0.75:
                 if r.random() < 0.7:
                     chosen = r.sample(labels, r.randint(1, 2))
-                    functions += [Function(symbol, label, hidden=k > 0 or r.random() < 0.3) for k, label in enumerate(chosen)]
+                    functions += [
+                        Function(symbol, label, hidden=k > 0 or r.random() < 0.3) for k, label in enumerate(chosen)
+                    ]
                 else:
                     functions.append(Function(symbol, binding=r.choice(("globl", "weak"))))
         seen: set[tuple[str, bool]] = set()
@@ -285,8 +330,18 @@ def versions(r: random.Random, name: str) -> Scenario:
         needed = tuple(r.sample(providers, r.randint(1, count)))
         for symbol in r.sample(symbols, r.randint(1, 3)):
             version = r.choice((*labels, None, None))
-            references.append(Reference(r.choice(("call", "got", "data")), symbol, r.random() < 0.2, version, r.choice(needed) if version else None))
-        options = [option for option, chance in (("-z,now", 0.2), ("-z,pack-relative-relocs", 0.15)) if r.random() < chance]
+            references.append(
+                Reference(
+                    r.choice(("call", "got", "data")),
+                    symbol,
+                    r.random() < 0.2,
+                    version,
+                    r.choice(needed) if version else None,
+                )
+            )
+        options = [
+            option for option, chance in (("-z,now", 0.2), ("-z,pack-relative-relocs", 0.15)) if r.random() < chance
+        ]
         libc = ("libc.so.6",) if r.random() < 0.3 else ()
         plans.append(Plan(one, one, (*needed, *libc), "$ORIGIN", r.random() < 0.5, tuple(options), references=tuple(references),
                           relative=r.choice((0, 3))))  # fmt: skip
@@ -299,8 +354,22 @@ def versions(r: random.Random, name: str) -> Scenario:
     if r.random() < 0.25:
         program = "prog"
         needed = tuple(r.sample(providers, r.randint(1, count)))
-        references = [Reference("got", r.choice(symbols), r.random() < 0.2, r.choice(labels), needed[0])] if r.random() < 0.6 else []
-        plans.append(Plan(program, None, needed, "$ORIGIN", references=tuple(references), options=("--unresolved-symbols=ignore-all",), program=True))
+        references = (
+            [Reference("got", r.choice(symbols), r.random() < 0.2, r.choice(labels), needed[0])]
+            if r.random() < 0.6
+            else []
+        )
+        plans.append(
+            Plan(
+                program,
+                None,
+                needed,
+                "$ORIGIN",
+                references=tuple(references),
+                options=("--unresolved-symbols=ignore-all",),
+                program=True,
+            )
+        )
     steps = _steps(r, providers + users, symbols, 5)
     return Scenario(name, "versions", tuple(plans), tuple(steps), env, program, "/tmp")
 
@@ -315,18 +384,67 @@ def _corruption(r: random.Random) -> tuple[Patch, ...]:
         if chance < 0.25:
             return Patch(f"file {r.randint(0, 15)}", r.choice((0, 1, 2, 3, 4, 64, 255, r.randint(0, 255))), 1)
         if chance < 0.5:
-            offset, size = r.choice(((16, 2), (18, 2), (20, 4), (24, 8), (32, 8), (40, 8), (48, 4), (52, 2), (54, 2), (56, 2), (58, 2), (60, 2), (62, 2)))
+            offset, size = r.choice(
+                (
+                    (16, 2),
+                    (18, 2),
+                    (20, 4),
+                    (24, 8),
+                    (32, 8),
+                    (40, 8),
+                    (48, 4),
+                    (52, 2),
+                    (54, 2),
+                    (56, 2),
+                    (58, 2),
+                    (60, 2),
+                    (62, 2),
+                )
+            )
             return Patch(f"file {offset}", r.choice((*_NUMBERS, r.randint(0, 70))), size)
         if chance < 0.75:
-            kind, index = r.choice(((1, 0), (1, 1), (1, 2), (1, 3), (2, 0), (0x6474E551, 0), (0x6474E552, 0), (7, 0), (4, 0)))
+            kind, index = r.choice(
+                ((1, 0), (1, 1), (1, 2), (1, 3), (2, 0), (0x6474E551, 0), (0x6474E552, 0), (7, 0), (4, 0))
+            )
             field = r.choice(("type", "flags", "offset", "vaddr", "filesz", "memsz", "align"))
             value = r.choice((*_NUMBERS, 0x1000 * r.randint(0, 8), r.randint(0, 0x6000)))
             return Patch(f"phdr {kind} {index} {field}", value)
         if chance < 0.87:
-            tag = r.choice((1, 4, 5, 6, 7, 8, 9, 10, 11, 14, 20, 23, 2, 30, 0x6FFFFEF5, 0x6FFFFFFB, 0x6FFFFFF9, 0x6FFFFFF9, 0x6FFFFFFE, 0x6FFFFFF0))
-            return Patch(f"dyn {tag}" + (" tag" if r.random() < 0.4 else ""), r.choice((*_NUMBERS, 0x6FFFFFFB, 24, 30, 22, 0x16)))
+            tag = r.choice(
+                (
+                    1,
+                    4,
+                    5,
+                    6,
+                    7,
+                    8,
+                    9,
+                    10,
+                    11,
+                    14,
+                    20,
+                    23,
+                    2,
+                    30,
+                    0x6FFFFEF5,
+                    0x6FFFFFFB,
+                    0x6FFFFFF9,
+                    0x6FFFFFF9,
+                    0x6FFFFFFE,
+                    0x6FFFFFF0,
+                )
+            )
+            return Patch(
+                f"dyn {tag}" + (" tag" if r.random() < 0.4 else ""), r.choice((*_NUMBERS, 0x6FFFFFFB, 24, 30, 22, 0x16))
+            )
         if chance < 0.97:
-            return Patch("cut", r.choice((0, 10, 40, 63, 64, 100, 400, 600, 831, 832, 833, 1000, 4096, 8192, 12288, r.randint(0, 14000))), 0)
+            return Patch(
+                "cut",
+                r.choice(
+                    (0, 10, 40, 63, 64, 100, 400, 600, 831, 832, 833, 1000, 4096, 8192, 12288, r.randint(0, 14000))
+                ),
+                0,
+            )
         return Patch("append", r.randint(1, 5000))
 
     return tuple(one() for _ in range(r.choice((1, 1, 1, 1, 2, 3))))
@@ -373,7 +491,11 @@ def flags(r: random.Random, name: str) -> Scenario:
         patches: tuple[Patch, ...] = ()
         if r.random() < 0.08:
             patches = (Patch("phdr 0x6474e551 0 type", 0),)  # no PT_GNU_STACK
-        references = [Reference(r.choice(("call", "got", "data")), r.choice((f"f{index}", "malloc", "f0", "nowhere")), r.random() < 0.3)]
+        references = [
+            Reference(
+                r.choice(("call", "got", "data")), r.choice((f"f{index}", "malloc", "f0", "nowhere")), r.random() < 0.3
+            )
+        ]
         references = [ref for ref in references if not (ref.weak and ref.name == f"f{index}")]
         plans.append(Plan(
             one, one, (*_edges(r, names, index, 0.4, 0.05), *(("libc.so.6",) if r.random() < 0.5 else ())), "$ORIGIN", r.random() < 0.5, tuple(options),
@@ -388,7 +510,17 @@ def flags(r: random.Random, name: str) -> Scenario:
     if r.random() < 0.3:
         program = "prog"
         options = ("-z,execstack",) if r.random() < 0.15 else ("-z,now",) if r.random() < 0.2 else ()
-        plans.append(Plan(program, None, tuple(r.sample(names, r.randint(0, min(2, len(names))))), "$ORIGIN", True, options, program=True))
+        plans.append(
+            Plan(
+                program,
+                None,
+                tuple(r.sample(names, r.randint(0, min(2, len(names))))),
+                "$ORIGIN",
+                True,
+                options,
+                program=True,
+            )
+        )
     targets = names + (["prog"] if program and r.random() < 0.4 else [])
     steps = _steps(r, targets, ["only", "f0", "f1"], 6)
     return Scenario(name, "flags", tuple(plans), tuple(steps), env, program, "/tmp")
@@ -417,8 +549,15 @@ def placed(one: Scenario) -> Scenario:
         plan._replace(
             needed=tuple(map(fill, plan.needed)),
             rpath=None if plan.rpath is None else fill(plan.rpath),
-            references=tuple(ref._replace(provider=None if ref.provider is None else fill(ref.provider)) for ref in plan.references),
+            references=tuple(
+                ref._replace(provider=None if ref.provider is None else fill(ref.provider)) for ref in plan.references
+            ),
         )
         for plan in one.plans
     )
-    return one._replace(plans=plans, steps=tuple(map(fill, one.steps)), env={key: fill(value) for key, value in one.env.items()}, cwd=fill(one.cwd))
+    return one._replace(
+        plans=plans,
+        steps=tuple(map(fill, one.steps)),
+        env={key: fill(value) for key, value in one.env.items()},
+        cwd=fill(one.cwd),
+    )

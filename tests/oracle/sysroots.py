@@ -27,7 +27,9 @@ _TIMEOUT = 60
 
 def cache() -> Path:
     """Where sysroots and compiled scenarios are kept."""
-    return Path(os.environ.get("DLWHY_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dlwhy")
+    return Path(
+        os.environ.get("DLWHY_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dlwhy"
+    )
 
 
 def archive() -> str | None:
@@ -81,7 +83,9 @@ def _unpack(suite: str, root: Path) -> None:
             wanted.discard(package[1])
     if wanted:
         raise OSError(f"{suite} has no package {', '.join(sorted(wanted))}")
-    subprocess.run([shutil.which("ldconfig", path="/sbin:/usr/sbin") or "ldconfig", "-r", work], check=True, capture_output=True)
+    subprocess.run(
+        [shutil.which("ldconfig", path="/sbin:/usr/sbin") or "ldconfig", "-r", work], check=True, capture_output=True
+    )
     work.rename(root)
 
 

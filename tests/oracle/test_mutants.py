@@ -146,10 +146,16 @@ def _constant(value: object) -> Callable[..., Any]:
     return lambda *_args, **_named: value
 
 
-def _no_gap(segments: Any, variant: int, start: int, least: int, surplus: int, rseq: Any, _real: Any = tls.lay_out) -> Any:
+def _no_gap(
+    segments: Any, variant: int, start: int, least: int, surplus: int, rseq: Any, _real: Any = tls.lay_out
+) -> Any:
     end, offsets, align = start, [], least
     for one in segments:
-        layout = _real((tls.Segment(end, 1, 0), one), variant, start, least, surplus, None) if end else _real((one,), variant, start, least, surplus, None)
+        layout = (
+            _real((tls.Segment(end, 1, 0), one), variant, start, least, surplus, None)
+            if end
+            else _real((one,), variant, start, least, surplus, None)
+        )
         end = layout.offsets[-1]
         offsets.append(end)
         align = max(align, one.align)
@@ -206,5 +212,7 @@ def test_reading_of_tunables(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> N
     """Without GLIBC_TUNABLES some scenario differs."""
     made = glibc.glibc
     blind = lambda _text: Reading(DEFAULTS, ())  # noqa: E731 -- a row's value
-    monkeypatch.setattr("dlwhy.question.glibc", lambda *a: (lambda g: g.but(values={**g.values, "read_tunables": blind}))(made(*a)))
+    monkeypatch.setattr(
+        "dlwhy.question.glibc", lambda *a: (lambda g: g.but(values={**g.values, "read_tunables": blind}))(made(*a))
+    )
     assert caught(stage, available(), ["tls"])

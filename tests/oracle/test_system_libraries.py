@@ -58,7 +58,9 @@ def test_libraries_of_this_machine_in_another_release(suite: str, tmp_path: Path
         pytest.skip(root)
     seed = secrets.randbelow(1 << 31)
     print(f"seed {seed}")
-    chosen = random.Random(seed).sample(sorted(libraries.shared_objects(Path("/"), ("/usr/lib/x86_64-linux-gnu",))), 120)
+    chosen = random.Random(seed).sample(
+        sorted(libraries.shared_objects(Path("/"), ("/usr/lib/x86_64-linux-gnu",))), 120
+    )
     directory = f"/tmp/dlwhy-borrowed-{os.getpid()}"
     try:
         outcomes = judge(suite, libraries.borrowed(root, chosen, directory), tmp_path, 0.99)
