@@ -183,6 +183,8 @@ def graph(r: random.Random, name: str) -> Scenario:
         if r.random() < 0.3:
             functions.append(Function(r.choice(defined + ["shared"]), binding=r.choice(("globl", "weak", "unique"))))
             functions = list({f.name: f for f in functions}.values())
+        # what others call must be code: only `shared`, which nobody calls, is data
+        functions = [f._replace(binding="globl") if f.binding == "unique" and f.name != "shared" else f for f in functions]
         own = {f.name for f in functions}
         references = [ref for ref in references if not (ref.weak and ref.name in own)]
         options = [option for option in ("-z,now", "-Bsymbolic", "-z,nodelete") if r.random() < 0.08]
