@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     Reader = Callable[[str], dict[str, Any]]
     """Path -> facts by name. What it raises is its way to say that it cannot read the file."""
 
-KINDS = (1, 7, 0x6474E551)  # PT_LOAD, PT_TLS, PT_GNU_STACK: the program headers that are facts here, with PT_INTERP
+KINDS = frozenset((1, 7, 0x6474E551))
+"""PT_LOAD, PT_TLS, PT_GNU_STACK: the program headers that are facts here, with PT_INTERP."""
 
 _files = Files()
 
@@ -42,7 +43,8 @@ def own_facts(path: str) -> dict[str, Any]:
         facts["names"] = (dynamic.soname, dynamic.rpath, dynamic.runpath)
         facts["flags"] = (dynamic.flags, dynamic.flags_1)
         facts["needs"] = [
-            (file, [(name, index, weak) for _, name, _, weak, index, _ in needs]) for file, needs in versions.need_files
+            (file, [(name, other & 0x7FFF, flags & 2 != 0) for name, _, flags, other in rows])
+            for file, rows in versions.need_rows
         ]
         facts["defines"] = [(one.name, one.index) for one in versions.defines or ()]
     elf.close()

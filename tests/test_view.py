@@ -127,9 +127,9 @@ class Recording(FileView):
 
     reads: list[tuple[int, int]]
 
-    def _pread(self, size: int, offset: int) -> bytes:
+    def _fetch(self, offset: int, size: int) -> bytes:
         self.reads.append((offset, size))
-        return super()._pread(size, offset)
+        return super()._fetch(offset, size)
 
     def read_into(self, buffer: bytearray, offset: int) -> None:
         if offset + len(buffer) > HEAD:

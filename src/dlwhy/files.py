@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import stat as stat_bits
-from functools import partial
 
 from dlwhy.errors import FilesError
 from dlwhy.view import FileView, View
@@ -88,26 +87,23 @@ class Files:
         A directory opens (reading it is what fails, with EISDIR); a FIFO or device opens without blocking.
         """
         self.reads[path] = self.reads.get(path, 0) + 1
-        return self._view(path, self.real(path) if self.root else path)
-
-    def _view(self, path: str, real: str) -> View:
-        view = FileView(path, self._descriptor(path, real), partial(self._again, real))
+        view = FileView(path, self._descriptor(path), self._again)
         self._open_views.append(view)
         return view
 
-    def _again(self, real: str, view: FileView) -> int:
-        fd = self._descriptor(view.path, real)
+    def _again(self, view: FileView) -> int:
+        fd = self._descriptor(view.path)
         self._open_views.append(view)
         return fd
 
-    def _descriptor(self, path: str, real: str) -> int:
+    def _descriptor(self, path: str) -> int:
         try:
-            return os.open(real, _FLAGS)
+            return os.open(self.real(path) if self.root else path, _FLAGS)
         except ValueError:  # an embedded NUL byte; no such name can exist
             raise FilesError(path, errno.ENOENT, os.strerror(errno.ENOENT)) from None
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE) and self._release():
-                return self._descriptor(path, real)
+                return self._descriptor(path)
             raise FilesError(path, error.errno or 0, error.strerror or str(error)) from None
 
     def _release(self) -> bool:
@@ -154,6 +150,11 @@ class Files:
     def close(self) -> None:
         """Give every descriptor back."""
         self._release()
+
+    def __del__(self) -> None:
+        """Every open view is in the list: none of them needs to look after itself."""
+        for view in getattr(self, "_open_views", ()):
+            view.close()
 
 
 class DictFiles(Files):

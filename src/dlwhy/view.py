@@ -26,19 +26,22 @@ LARGEST_READ = 1 << 28
 class View:
     """Bytes that can be read at an offset. `size` is in bytes and fixed when the view is made."""
 
-    __slots__ = ("head", "identity", "path", "read_errno", "regular", "size")
+    __slots__ = ("head", "path", "read_errno", "regular", "size")
 
     def __init__(self, path: str, data: bytes) -> None:
         self.read_errno = 0
         """errno of the very first read (EISDIR for a directory), 0 when it went well."""
         self.regular = True
         """False for a FIFO, socket or device: such a thing is never read on."""
-        self.identity: tuple[int, int] = (0, id(self))
-        """(device, inode): the loader takes two paths with the same identity for one object."""
         self.path = path
         """What to call these bytes in a message."""
         self.size = len(data)
         self.head = data
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """(device, inode): the loader takes two paths with the same identity for one object."""
+        return 0, id(self)
 
     def read(self, offset: int, size: int) -> bytes:
         """Return exactly `size` bytes at `offset`.
@@ -60,10 +63,13 @@ class View:
 
     def some(self, offset: int, size: int) -> bytes:
         """Return up to `size` bytes at `offset`: fewer at the end of the file, none behind it."""
-        if 0 <= offset <= offset + size <= len(self.head):
-            return self.head[offset : offset + size]
+        end = offset + size
+        if 0 <= offset <= end <= len(self.head):
+            return self.head[offset:end]
         if offset < 0 or offset >= self.size:
             return b""
+        if end <= self.size and 0 <= size <= LARGEST_READ:
+            return self._fetch(offset, size)
         return self.read(offset, min(size, self.size - offset))
 
     def _fetch(self, offset: int, size: int) -> bytes:  # of a literal everything is in the head
@@ -87,43 +93,40 @@ def _answers(stat: os.stat_result) -> bool:
 class FileView(View):
     """A file by descriptor."""
 
-    __slots__ = ("_fd", "_reopen", "mtime_ns")
+    __slots__ = ("_fd", "_reopen", "_stat")
 
     def __init__(self, path: str, fd: int, reopen: Callable[[FileView], int]) -> None:
         self.path = path
         self._fd = fd
         self._reopen = reopen
-        stat = os.fstat(fd)
-        self.identity = (stat.st_dev, stat.st_ino)
-        self.size = stat.st_size
-        self.mtime_ns = stat.st_mtime_ns
-        self.regular = stat_bits.S_ISREG(stat.st_mode)
+        self._stat = stat = os.fstat(fd)
+        self.size = size = stat.st_size
+        self.regular = regular = stat_bits.S_ISREG(stat.st_mode)
         self.read_errno = 0
-        self.head = b""
-        if self.regular or _answers(stat):
+        self.head = head = b""
+        if regular or _answers(stat):
             try:
-                self.head = os.pread(fd, HEAD, 0)
+                self.head = head = os.pread(fd, HEAD, 0)
             except OSError as error:
                 self.read_errno = error.errno or 0
-        if not self.regular or len(self.head) < min(HEAD, self.size):
-            self.size = len(self.head)
+        if len(head) < HEAD or not regular:
+            self.size = min(len(head), size) if regular else len(head)
+
+    @property
+    def identity(self) -> tuple[int, int]:  # noqa: D102 -- as above
+        return self._stat.st_dev, self._stat.st_ino
 
     def _fetch(self, offset: int, size: int) -> bytes:
-        data = self._pread(size, offset)
-        if len(data) == size:
-            return data
-        while len(data) < size:
-            more = self._pread(size - len(data), offset + len(data))
-            if not more:
-                raise OutOfBounds(self.path, offset, f"{size} bytes wanted, but the file shrank meanwhile")
-            data += more
-        return data
-
-    def _pread(self, size: int, offset: int) -> bytes:
         try:
-            return os.pread(self._fd if self._fd >= 0 else self._descriptor(), size, offset)
+            data = os.pread(self._fd if self._fd >= 0 else self._descriptor(), size, offset)
+            while len(data) < size:
+                more = os.pread(self._descriptor(), size - len(data), offset + len(data))
+                if not more:
+                    raise OutOfBounds(self.path, offset, f"{size} bytes wanted, but the file shrank meanwhile")
+                data += more
         except OSError as error:
             raise FilesError(self.path, error.errno or 0, f"cannot be read: {error.strerror}") from None
+        return data
 
     def read_into(self, buffer: bytearray, offset: int) -> None:  # noqa: D102 -- as above
         size = len(buffer)
@@ -147,7 +150,7 @@ class FileView(View):
         if self._fd < 0:
             fd = self._reopen(self)
             stat = os.fstat(fd)
-            if (stat.st_dev, stat.st_ino) != self.identity or stat.st_mtime_ns != self.mtime_ns:
+            if (stat.st_dev, stat.st_ino) != self.identity or stat.st_mtime_ns != self._stat.st_mtime_ns:
                 os.close(fd)
                 raise FilesError(self.path, 0, "the file was replaced while it was being examined")
             self._fd = fd
@@ -157,7 +160,3 @@ class FileView(View):
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-    def __del__(self) -> None:
-        if getattr(self, "_fd", -1) >= 0:
-            self.close()

@@ -58,7 +58,7 @@ def _beyond(elf: Elf, vaddr: int, done: int) -> Iterator[tuple[int, int]]:
 class Dynamic:
     """Tags and strings of one object's dynamic section."""
 
-    __slots__ = ("_budget", "_elf", "_strings", "_strtab", "_texts", "_window", "_window_at", "lists", "tags")
+    __slots__ = ("_budget", "_elf", "_strtab", "_texts", "_window", "_window_at", "lists", "tags")
 
     def __init__(self, elf: Elf, vaddr: int, offset: int, filesz: int) -> None:
         self._elf = elf
@@ -73,9 +73,9 @@ class Dynamic:
             self._take(_beyond(elf, vaddr, done))
         tags = self.tags
         self._strtab = tags.get(DT_STRTAB, 0)
-        self._strings: dict[int, bytes] = {}
         self._texts: dict[int, str] = {}
-        self._window = b""
+        self._window = ""
+        """Bytes of the string table, each as the character of its number: a name cut from it mostly is the text."""
         self._window_at = 0
         """Offset in DT_STRTAB of the first byte of the window."""
         self._budget = _STRING_BUDGET * min(tags.get(DT_STRSZ, 0), elf.view.size) + _MAX_STRING
@@ -103,48 +103,37 @@ class Dynamic:
 
         Raises `ElfError` when it leaves what is mapped of the file, `TooLarge` when strings go beyond an honest total.
         """
-        found = self._strings.get(offset)
-        if found is None:
-            found = self._strings[offset] = self._cut(offset)
-        return found
+        return self.string(offset).encode("utf-8", "surrogateescape")
 
-    def _cut(self, offset: int) -> bytes:
+    def _cut(self, offset: int) -> str:
         if offset >> 8 * self._elf.layout.word_size - 1:  # the sum with DT_STRTAB wraps round
             offset -= 1 << 8 * self._elf.layout.word_size
         if DT_STRTAB not in self.tags:
             raise ElfError(self._elf.path, -1, "a string is wanted, but there is no DT_STRTAB")
-        # Strings that are asked for stand close together: a window serves most of them with one read.
-        start, window = offset - self._window_at, self._window
-        end = window.find(b"\0", start) if 0 <= start < len(window) else -1
-        if end < 0:
-            start, window = self._move_window(offset)
-            end = window.find(b"\0", start)
-        found = window[start:end] if end >= 0 else self._cut_long(offset)
-        self._budget -= len(found)
-        if self._budget < 0:
-            raise TooLarge(self._elf.path, -1, f"strings overlap to more than {_STRING_BUDGET} times DT_STRSZ")
-        return found
+        start, window = self._move_window(offset)
+        end = window.find("\0", start)
+        return window[start:end] if end >= 0 else self._cut_long(offset)
 
-    def _move_window(self, offset: int) -> tuple[int, bytes]:
-        """Read the neighbourhood of a string; where in it the string starts, and the bytes, all of one segment."""
+    def _move_window(self, offset: int) -> tuple[int, str]:
+        """Read the neighbourhood of a string; where in it the string starts, and the window, all of one segment."""
         vaddr = self._strtab + offset
         for row in self._elf.loads:
             if row[3] <= vaddr < row[3] + row[5]:
                 before = min(_BEFORE, offset, vaddr - row[3]) if offset > 0 else 0
                 size = min(before + _BEHIND, row[3] + row[5] - vaddr + before)
-                self._window = self._elf.view.some(vaddr - before - row[3] + row[2], size)
+                self._window = str(self._elf.view.some(vaddr - before - row[3] + row[2], size), "latin-1")
                 self._window_at = offset - before
                 return before, self._window
-        return 0, b""
+        return 0, ""
 
-    def _cut_long(self, offset: int) -> bytes:
+    def _cut_long(self, offset: int) -> str:
         place = self._strtab + offset
         size = 64
         while True:
             window = self._elf.around(place, size)
             end = window.find(b"\0")
             if end >= 0:
-                return window[:end]
+                return str(window[:end], "latin-1")
             if len(window) < size:
                 rule = f"the string at {offset:#x} of DT_STRTAB has no end in the file"
                 raise self._elf.unmapped(place + len(window), 1, rule)
@@ -156,7 +145,16 @@ class Dynamic:
         """Return the string at `offset` of DT_STRTAB, decoded with surrogateescape. Raises as `raw_string`."""
         found = self._texts.get(offset)
         if found is None:
-            found = self._texts[offset] = self._cut(offset).decode("utf-8", "surrogateescape")
+            # Strings that are asked for stand close together: a window serves most of them with one read.
+            start = offset - self._window_at
+            end = self._window.find("\0", start) if start >= 0 else -1
+            found = self._window[start:end] if end >= 0 else self._cut(offset)
+            self._budget -= len(found)
+            if self._budget < 0:
+                raise TooLarge(self._elf.path, -1, f"strings overlap to more than {_STRING_BUDGET} times DT_STRSZ")
+            if not found.isascii():
+                found = found.encode("latin-1").decode("utf-8", "surrogateescape")
+            self._texts[offset] = found
         return found
 
     def _one(self, tag: int) -> str | None:

@@ -87,9 +87,9 @@ class Elf:
     """One ELF file. Immutable to its users; tables are decoded on first use and kept."""
 
     __slots__ = (
-        "_dynamic", "_loads", "_phdrs", "_sections", "_shdrs", "_symbols", "_versions", "class_", "data", "entry",
-        "flags", "ident", "layout", "machine", "path", "phentsize", "phnum", "phoff", "shentsize", "shnum", "shoff",
-        "shstrndx", "type", "version", "view",
+        "_dynamic", "_dynamic_row", "_interp_row", "_loads", "_phdrs", "_sections", "_shdrs", "_symbols", "_versions",
+        "class_", "data", "entry", "flags", "ident", "layout", "machine", "path", "phentsize", "phnum", "phoff",
+        "shentsize", "shnum", "shoff", "shstrndx", "type", "version", "view",
     )  # fmt: skip
 
     def __init__(self, view: View) -> None:
@@ -110,7 +110,6 @@ class Elf:
         (self.type, self.machine, self.version, self.entry, self.phoff, self.shoff, self.flags, _, self.phentsize,
          self.phnum, self.shentsize, self.shnum, self.shstrndx) = self.layout.ehdr.unpack_from(head, 16)  # fmt: skip
         self._phdrs: list[tuple[int, ...]] | None = None
-        self._loads: list[tuple[int, ...]] | None = None
         self._dynamic: Dynamic | bool | None = False
         self._symbols: DynamicSymbols | None = None
         self._versions: Versions | None = None
@@ -130,20 +129,33 @@ class Elf:
     @property
     def phdrs(self) -> list[tuple[int, ...]]:
         """Program headers as tuples in the order of `Segment`. Raises `ElfError` when they leave the file."""
-        if self._phdrs is None:
-            lay = self.layout
-            if self.phnum == 0:
-                self._phdrs = []
-            else:
-                if self.phentsize != lay.phdr_size:
-                    rule = f"e_phentsize is {self.phentsize}, must be {lay.phdr_size} (gABI ch. 4)"
-                    raise ElfError(self.path, 54 if lay.is64 else 42, rule)
-                raw = lay.phdr.iter_unpack(self.view.read(self.phoff, self.phnum * lay.phdr_size))
-                if lay.is64:
-                    self._phdrs = list(raw)
-                else:
-                    self._phdrs = [(t, fl, o, v, p, fs, ms, al) for t, o, v, p, fs, ms, fl, al in raw]
-        return self._phdrs
+        found = self._phdrs
+        return self._read_phdrs() if found is None else found
+
+    def _read_phdrs(self) -> list[tuple[int, ...]]:
+        """Read the program headers and sort out those that nearly every question asks for."""
+        lay = self.layout
+        rows: list[tuple[int, ...]] = []
+        if self.phnum:
+            if self.phentsize != lay.phdr_size:
+                rule = f"e_phentsize is {self.phentsize}, must be {lay.phdr_size} (gABI ch. 4)"
+                raise ElfError(self.path, 54 if lay.is64 else 42, rule)
+            raw = lay.phdr.iter_unpack(self.view.read(self.phoff, self.phnum * lay.phdr_size))
+            rows = list(raw) if lay.is64 else [(t, fl, o, v, p, fs, ms, al) for t, o, v, p, fs, ms, fl, al in raw]
+        self._loads: list[tuple[int, ...]] = []
+        self._dynamic_row: tuple[int, ...] | None = None
+        self._interp_row: tuple[int, ...] | None = None
+        for row in rows:
+            kind = row[0]
+            if kind == PT_LOAD:
+                self._loads.append(row)
+            elif kind == PT_DYNAMIC:
+                if row[5]:
+                    self._dynamic_row = row
+            elif kind == PT_INTERP and self._interp_row is None:
+                self._interp_row = row
+        self._phdrs = rows
+        return rows
 
     @property
     def segments(self) -> tuple[Segment, ...]:
@@ -153,10 +165,9 @@ class Elf:
     @property
     def loads(self) -> list[tuple[int, ...]]:
         """The PT_LOAD headers, in file order."""
-        found = self._loads
-        if found is None:
-            found = self._loads = [row for row in self.phdrs if row[0] == PT_LOAD]
-        return found
+        if self._phdrs is None:
+            self._read_phdrs()
+        return self._loads
 
     @property
     def tls(self) -> TlsSegment | None:
@@ -170,12 +181,14 @@ class Elf:
     @property
     def interp(self) -> str | None:
         """The program interpreter, as written. None without PT_INTERP; `ElfError` when it leaves the file."""
-        for row in self.phdrs:
-            if row[0] == PT_INTERP:
-                if row[5] > 4096:
-                    raise ElfError(self.path, row[2], f"PT_INTERP of {row[5]} bytes; the kernel takes at most 4096")
-                return self.view.read(row[2], row[5]).split(b"\0")[0].decode("utf-8", "surrogateescape")
-        return None
+        if self._phdrs is None:
+            self._read_phdrs()
+        row = self._interp_row
+        if row is None:
+            return None
+        if row[5] > 4096:
+            raise ElfError(self.path, row[2], f"PT_INTERP of {row[5]} bytes; the kernel takes at most 4096")
+        return self.view.read(row[2], row[5]).split(b"\0")[0].decode("utf-8", "surrogateescape")
 
     @property
     def debug_only(self) -> bool:
@@ -284,11 +297,10 @@ class Elf:
     def dynamic(self) -> Dynamic | None:
         """The dynamic section, found through PT_DYNAMIC; None when there is none with bytes in the file."""
         if self._dynamic is False:
-            place = None
-            for row in self.phdrs:
-                if row[0] == PT_DYNAMIC and row[5]:
-                    place = row
-            self._dynamic = Dynamic(self, place[3], place[2], place[5]) if place else None
+            if self._phdrs is None:
+                self._read_phdrs()
+            row = self._dynamic_row
+            self._dynamic = Dynamic(self, row[3], row[2], row[5]) if row else None
         return self._dynamic  # type: ignore[return-value]
 
     @property

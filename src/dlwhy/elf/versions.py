@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from struct import error as StructError  # noqa: N812 -- a class
 
-from dlwhy.elf.constants import DT_VERDEF, DT_VERNEED, DT_VERSYM, VERSYM_HIDDEN
+from dlwhy.elf.constants import DT_VERDEF, DT_VERNEED, DT_VERSYM, VER_FLG_WEAK
 from dlwhy.errors import ElfError, TooLarge
 from dlwhy.record import Record
 
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dlwhy.elf.file import Elf
+
+_FIRST, _WINDOW = 2048, 1 << 20
+"""Bytes of a table that are read at first, and at most at once."""
+_NEW = tuple.__new__
+"""Makes a record of the tuple of its fields, as calling its class does, at a third of the time."""
+
 
 class Need(Record):
     """One version that an object needs of a file."""
@@ -44,7 +50,7 @@ class Versions:
     """The version tables of one object; all three may be missing."""
 
     __slots__ = (
-        "_by_index", "_defined", "_elf", "_left", "_versym", "defines", "need_files", "verdef_version",
+        "_by_index", "_defined", "_elf", "_left", "_need_files", "_versym", "defines", "need_rows", "verdef_version",
         "verneed_version",
     )  # fmt: skip
 
@@ -55,8 +61,9 @@ class Versions:
         self.verneed_version = 1
         """The first vn_version that is not 1, else 1."""
         self.verdef_version = 1
-        self.need_files: tuple[tuple[str, tuple[Need, ...]], ...] = ()
-        """(file, needs) for each verneed, in file order."""
+        self.need_rows: list[tuple[str, list[tuple[str, int, int, int]]]] = []
+        """(file, [(name, vna_hash, vna_flags, vna_other)]) for each verneed, in file order."""
+        self._need_files: tuple[tuple[str, tuple[Need, ...]], ...] | None = None
         self.defines: tuple[Definition, ...] | None = None
         """The versions defined, or None without a verdef section."""
         self._versym: bytes | None = None
@@ -65,9 +72,22 @@ class Versions:
         self._defined: frozenset[tuple[int, str]] | None = None
         self._by_index: dict[int, tuple[str, int, bool, str | None]] | None = None
         if DT_VERNEED in tags:
-            self.need_files = self._read_needs(tags[DT_VERNEED])
+            self._read_needs(tags[DT_VERNEED])
         if DT_VERDEF in tags:
             self.defines = self._read_defines(tags[DT_VERDEF])
+
+    @property
+    def need_files(self) -> tuple[tuple[str, tuple[Need, ...]], ...]:
+        """(file, needs) for each verneed, in file order."""
+        if self._need_files is None:
+            self._need_files = tuple([
+                (file, tuple([
+                    Need(file, name, hash_, flags & VER_FLG_WEAK != 0, other & 0x7FFF, other > 0x7FFF)
+                    for name, hash_, flags, other in rows
+                ]))
+                for file, rows in self.need_rows
+            ])  # fmt: skip
+        return self._need_files
 
     @property
     def needs(self) -> tuple[Need, ...]:
@@ -81,52 +101,76 @@ class Versions:
             self._defined = frozenset((one.hash, one.name) for one in self.defines or ())
         return self._defined
 
-    def _read_needs(self, vaddr: int) -> tuple[tuple[str, tuple[Need, ...]], ...]:
-        lay, row = self._elf.layout, _Window(self._elf, vaddr).row
-        vernaux, hidden, new = lay.vernaux, VERSYM_HIDDEN, tuple.__new__
-        assert self._elf.dynamic is not None
-        string = self._elf.dynamic.string
-        result = []
+    def _read_needs(self, vaddr: int) -> None:
+        elf = self._elf
+        data, verneed, vernaux = elf.around(vaddr, _FIRST), elf.layout.verneed, elf.layout.vernaux
+        unpack, left = vernaux.unpack_from, self._left
+        assert elf.dynamic is not None
+        string = elf.dynamic.string
         offset = 0
-        while True:
-            version, _, file, aux, following = row(lay.verneed, offset)
+        following = 1
+        while following:
+            try:
+                version, _, file, aux, following = verneed.unpack_from(data, offset)
+            except StructError:  # behind the first bytes
+                (version, _, file, aux, following), data = self._far(verneed, vaddr, offset, data)
             if version != 1 and self.verneed_version == 1:
                 self.verneed_version = version
             file_name = string(file)
-            needs = []
+            rows = []
             place = offset + aux
-            for _ in range(self._left):
-                hash_, flags, other, name, after = row(vernaux, place)
-                values = (file_name, string(name), hash_, flags & 2 != 0, other & 0x7FFF, other & hidden != 0)
-                needs.append(new(Need, values))  # as Need(*values), at a third of its time
-                if not after:
-                    break
+            after = 1
+            while after:
+                if left <= 0:
+                    raise self._too_many()
+                left -= 1
+                try:
+                    hash_, flags, other, name, after = unpack(data, place)
+                except StructError:
+                    (hash_, flags, other, name, after), data = self._far(vernaux, vaddr, place, data)
+                rows.append((string(name), hash_, flags, other))
                 place += after
-            else:
-                raise self._too_many()
-            self._left -= len(needs)
-            result.append((file_name, tuple(needs)))
-            if not following:
-                return tuple(result)
+            self.need_rows.append((file_name, rows))
             offset += following
-            self._left -= 1
+            left -= 1
+        self._left = left
 
     def _read_defines(self, vaddr: int) -> tuple[Definition, ...]:
-        lay, row = self._elf.layout, _Window(self._elf, vaddr).row
-        assert self._elf.dynamic is not None
-        string = self._elf.dynamic.string
+        elf = self._elf
+        data, verdef, verdaux = elf.around(vaddr, _FIRST), elf.layout.verdef, elf.layout.verdaux
+        assert elf.dynamic is not None
+        string = elf.dynamic.string
         result = []
         offset = 0
         for _ in range(self._left):
-            version, flags, index, _, hash_, aux, following = row(lay.verdef, offset)
+            try:
+                version, flags, index, _, hash_, aux, following = verdef.unpack_from(data, offset)
+                name, _ = verdaux.unpack_from(data, offset + aux)
+            except StructError:
+                (version, flags, index, _, hash_, aux, following), data = self._far(verdef, vaddr, offset, data)
+                (name, _), data = self._far(verdaux, vaddr, offset + aux, data)
             if version != 1 and self.verdef_version == 1:
                 self.verdef_version = version
-            name, _ = row(lay.verdaux, offset + aux)
-            result.append(Definition(string(name), hash_, flags, index & 0x7FFF))
+            result.append(_NEW(Definition, (string(name), hash_, flags, index & 0x7FFF)))
             if not following:
                 return tuple(result)
             offset += following
         raise self._too_many()
+
+    def _far(self, kind: Struct, vaddr: int, offset: int, data: bytes) -> tuple[tuple[Any, ...], bytes]:
+        """The record at `offset` of a table, and `data`, the table's first bytes, with more of them.
+
+        How long the table is stands nowhere. Raises `ElfError` when the record leaves what is mapped of the file.
+        """
+        elf, end = self._elf, offset + kind.size
+        if len(data) < end <= _WINDOW:
+            data = elf.around(vaddr, 2 * end)
+        if end <= len(data):
+            return kind.unpack_from(data, offset), data
+        one = elf.around(vaddr + offset, kind.size)
+        if len(one) == kind.size:
+            return kind.unpack(one), data
+        raise ElfError(elf.path, -1, f"a version table at address {vaddr:#x} leaves the file")
 
     def _too_many(self) -> TooLarge:
         return TooLarge(self._elf.path, -1, "the version tables have more records than the file has room for")
@@ -161,34 +205,3 @@ class Versions:
                 table[one.index] = (one.name, one.hash, False, None)
             self._by_index = table
         return self._by_index
-
-
-_WINDOW = 1 << 20
-
-
-class _Window:
-    """Bytes of a table whose length is not written anywhere: grows as it is read, up to a megabyte."""
-
-    __slots__ = ("_data", "_elf", "_vaddr")
-
-    def __init__(self, elf: Elf, vaddr: int) -> None:
-        self._elf, self._vaddr = elf, vaddr
-        self._data = elf.around(vaddr, 2048)
-
-    def row(self, kind: Struct, offset: int) -> tuple[Any, ...]:
-        """Return the record at `offset`. Raises `ElfError` when it leaves what is mapped of the file."""
-        try:
-            return kind.unpack_from(self._data, offset)
-        except StructError:  # behind the window
-            return kind.unpack(self._far(offset, kind.size))
-
-    def _far(self, offset: int, size: int) -> bytes:
-        end = offset + size
-        if len(self._data) < end <= _WINDOW:
-            self._data = self._elf.around(self._vaddr, 2 * end)
-        if end <= len(self._data):
-            return self._data[offset:end]
-        data = self._elf.around(self._vaddr + offset, size)
-        if len(data) == size:
-            return data
-        raise ElfError(self._elf.path, -1, f"a version table at address {self._vaddr:#x} leaves the file")
