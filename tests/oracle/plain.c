@@ -14,14 +14,26 @@
 static FILE *out;
 static struct r_debug *debug; /* looked up: a reference would make this program need ld.so itself */
 
-static void maps(void) {
-  fputs("maps", out);
-  for (struct link_map *l = debug->r_map; l; l = l->l_next)
+static struct link_map *spaces[16]; /* one object of each further namespace; its handle is never closed */
+static int spaces_used;
+
+static void chain(struct link_map *l) {
+  for (; l; l = l->l_next)
     if (strncmp(l->l_name, "linux-vdso", 10)) {
       fputc(' ', out);
       for (const char *p = l->l_name; *p; p++) fprintf(out, "%02x", (unsigned char)*p);
       if (!*l->l_name) fputc('-', out);
     }
+}
+
+static void maps(void) {
+  fputs("maps", out);
+  chain(debug->r_map);
+  for (int i = 0; i < spaces_used; i++) {
+    struct link_map *head = spaces[i];
+    while (head->l_prev) head = head->l_prev;
+    chain(head);
+  }
   fputc('\n', out);
   fflush(out);
 }
@@ -51,6 +63,7 @@ int main(int argc, char **argv) {
     fflush(out);
     char *colon = strchr(line, ':'), *name = line;
     int mode = RTLD_NOW, which = 0;
+    Lmid_t space = LM_ID_BASE;
     if (!strncmp(line, "close:", 6)) {
       which = atoi(line + 6);
       if (!handles[which]) failed(n, 0);
@@ -80,6 +93,7 @@ int main(int argc, char **argv) {
           else if (!strcmp(w, "deepbind")) bits |= RTLD_DEEPBIND;
           else if (!strcmp(w, "nodelete")) bits |= RTLD_NODELETE;
           else if (!strcmp(w, "noload")) bits |= RTLD_NOLOAD;
+          else if (!strcmp(w, "newns")) space = LM_ID_NEWLM;
           else all = 0;
         }
         if (all && any) {
@@ -89,7 +103,8 @@ int main(int argc, char **argv) {
         }
       }
       dlerror();
-      handles[n] = dlopen(name, mode);
+      handles[n] = space == LM_ID_BASE ? dlopen(name, mode) : dlmopen(space, name, mode);
+      if (handles[n] && space != LM_ID_BASE && spaces_used < 16) spaces[spaces_used++] = handles[n];
       if (!handles[n]) failed(n, dlerror());
       else fprintf(out, "loads %d\n", n);
     }

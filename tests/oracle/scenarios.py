@@ -16,16 +16,12 @@ if TYPE_CHECKING:
 
 ROOT = "/tmp/dlwhy-oracle"
 MODES = (
-    "now",
-    "lazy",
-    "now-global",
-    "lazy-global",
-    "now-deepbind",
-    "lazy-deepbind",
-    "now-nodelete",
-    "now-noload",
-    "lazy-local",
-)
+    "now", "lazy", "now-global", "lazy-global", "now-deepbind", "lazy-deepbind", "now-nodelete", "now-noload", "lazy-local",
+)  # fmt: skip
+ODD_NUMBERS = ("0x400", "0777", " 12", "-1", "+9", "12x", "", "99999999999999999999", "08")
+"""Values of a tunable that ld.so reads in a way of its own."""
+SUBDIRECTORIES = ("glibc-hwcaps/x86-64-v2", "glibc-hwcaps/x86-64-v3", "tls", "x86_64", "haswell", "tls/x86_64")
+"""Where some releases look below each directory of a list."""
 
 
 class Scenario(NamedTuple):
@@ -77,18 +73,18 @@ def _edges(r: random.Random, names: list[str], index: int, dense: float, cycles:
 
 
 def _tunables(r: random.Random) -> str:
-    items = []
-    for _ in range(r.randint(1, 3)):
-        items.append(r.choice((
+    def item() -> str:
+        return r.choice((
             f"glibc.rtld.nns={r.choice((1, 2, 4, 8, 16, 0, 17))}",
             f"glibc.rtld.optional_static_tls={r.choice((0, 64, 512, 1000, 2048, 4096, 10000, r.randint(0, 8000)))}",
-            f"glibc.rtld.optional_static_tls={r.choice(('0x400', '0777', ' 12', '-1', '+9', '12x', '', '99999999999999999999', '08'))}",
+            f"glibc.rtld.optional_static_tls={r.choice(ODD_NUMBERS)}",
             f"glibc.pthread.rseq={r.choice((0, 1, 2))}",
             f"glibc.rtld.dynamic_sort={r.choice((1, 2, 3))}",
             "glibc.malloc.check=0",
             r.choice(("glibc.rtld.nns", "nonsense", "=", "glibc.rtld.nns=4=5", "a=b", "")),
-        )))  # fmt: skip
-    return ":".join(items)
+        ))  # fmt: skip
+
+    return ":".join(item() for _ in range(r.randint(1, 3)))
 
 
 def _steps(r: random.Random, names: list[str], symbols: list[str], most: int = 7) -> list[str]:
@@ -113,15 +109,21 @@ def tls(r: random.Random, name: str) -> Scenario:
     """Static TLS: sizes, alignments, models, triggers in other modules, tunables, preloads, auditors, closes."""
     count = r.randint(1, 6)
     names = [f"t{index}.so" for index in range(count)]
-    variables = {one: [Variable(f"v{index}_{k}", _size(r), _align(r), r.random() < 0.3) for k in range(r.choice((0, 1, 1, 1, 2, 3)))]
-                 for index, one in enumerate(names)}  # fmt: skip
+    variables = {
+        one: [
+            Variable(f"v{index}_{k}", _size(r), _align(r), r.random() < 0.3)
+            for k in range(r.choice((0, 1, 1, 1, 2, 3)))
+        ]
+        for index, one in enumerate(names)
+    }
     public = [variable.name for own in variables.values() for variable in own if not variable.local]
     plans = []
     for index, one in enumerate(names):
-        references: list[Reference] = []
-        for variable in variables[one]:
-            if r.random() < 0.85:
-                references.append(Reference(r.choices(("ie", "gd", "desc"), (6, 2, 3))[0], variable.name))
+        references = [
+            Reference(r.choices(("ie", "gd", "desc"), (6, 2, 3))[0], variable.name)
+            for variable in variables[one]
+            if r.random() < 0.85
+        ]
         for _ in range(r.choice((0, 0, 1, 2))):
             if public:
                 weak = r.random() < 0.2
@@ -130,14 +132,15 @@ def tls(r: random.Random, name: str) -> Scenario:
             references.insert(
                 r.randint(0, len(references)), Reference(r.choice(("data", "call", "ie")), "nowhere", r.random() < 0.3)
             )
-        own = {variable.name: False for variable in variables[one]}
+        own = {variable.name for variable in variables[one]}
         references = [ref for ref in references if not (ref.weak and ref.name in own)]
         options = []
         if r.random() < 0.2:
             options.append(r.choice(("-z,now", "-Bsymbolic", "-z,nodelete", "-z,lazy")))
         plans.append(Plan(
-            one, one if r.random() < 0.8 else None, _edges(r, names, index, 0.3, 0.05), "$ORIGIN", r.random() < 0.5, tuple(options),
-            tuple(variables[one]), (Function(f"f{index}"),), tuple(references), _tls_patches(r) if variables[one] else (),
+            one, one if r.random() < 0.8 else None, _edges(r, names, index, 0.3, 0.05), "$ORIGIN", r.random() < 0.5,
+            tuple(options), tuple(variables[one]), (Function(f"f{index}"),), tuple(references),
+            _tls_patches(r) if variables[one] else (),
         ))  # fmt: skip
     env: dict[str, str] = {}
     if r.random() < 0.4:
@@ -148,16 +151,18 @@ def tls(r: random.Random, name: str) -> Scenario:
         )
     if r.random() < 0.12:
         auditors = r.randint(1, 3)
-        for number in range(auditors):
-            plans.append(Plan(f"audit{number}.so", functions=(Function("la_version"),) if r.random() < 0.9 else ()))
+        plans += [
+            Plan(f"audit{number}.so", functions=(Function("la_version"),) if r.random() < 0.9 else ())
+            for number in range(auditors)
+        ]
         env["LD_AUDIT"] = ":".join(f"{{D}}/audit{number}.so" for number in range(auditors))
     program = None
     if r.random() < 0.3:
         program = "prog"
-        own = [Variable("vp", _size(r), _align(r))] if r.random() < 0.6 else []
+        thread_local = (Variable("vp", _size(r), _align(r)),) if r.random() < 0.6 else ()
         plans.append(Plan(
-            program, None, tuple(r.sample(names, r.randint(0, min(2, len(names))))), "$ORIGIN", r.random() < 0.5, (), tuple(own),
-            program=True,
+            program, None, tuple(r.sample(names, r.randint(0, min(2, len(names))))), "$ORIGIN", r.random() < 0.5, (),
+            thread_local, program=True,
         ))  # fmt: skip
     steps = _steps(r, names, public + [f"f{index}" for index in range(count)], 8)
     return Scenario(name, "tls", tuple(plans), tuple(steps), env, program, "/tmp")
@@ -181,7 +186,7 @@ def graph(r: random.Random, name: str) -> Scenario:
             )
         functions = [Function(f"f{index}")]
         if r.random() < 0.3:
-            functions.append(Function(r.choice(defined + ["shared"]), binding=r.choice(("globl", "weak", "unique"))))
+            functions.append(Function(r.choice([*defined, "shared"]), binding=r.choice(("globl", "weak", "unique"))))
             functions = list({f.name: f for f in functions}.values())
         # what others call must be code: only `shared`, which nobody calls, is data
         functions = [f._replace(binding="globl") if f.binding == "unique" and f.name != "shared" else f for f in functions]
@@ -190,10 +195,10 @@ def graph(r: random.Random, name: str) -> Scenario:
         options = [option for option in ("-z,now", "-Bsymbolic", "-z,nodelete") if r.random() < 0.08]
         if r.random() < 0.15:
             options.append(f"--hash-style={r.choice(('sysv', 'both'))}")
-        constructor = r.choice(defined + ["u1"]) if r.random() < 0.05 else None
+        constructor = r.choice([*defined, "u1"]) if r.random() < 0.05 else None
         plans.append(Plan(
-            one, one if r.random() < 0.85 else f"other-{one}", _edges(r, names, index, 0.35, 0.08), "$ORIGIN", r.random() < 0.6, tuple(options),
-            (), tuple(functions), tuple(references), (), 0, constructor,
+            one, one if r.random() < 0.85 else f"other-{one}", _edges(r, names, index, 0.35, 0.08), "$ORIGIN",
+            r.random() < 0.6, tuple(options), (), tuple(functions), tuple(references), (), 0, constructor,
         ))  # fmt: skip
     env = {}
     if r.random() < 0.15:
@@ -205,10 +210,12 @@ def graph(r: random.Random, name: str) -> Scenario:
     program = None
     if r.random() < 0.25:
         program = "prog"
-        plans.append(Plan(program, None, tuple(r.sample(names, r.randint(1, 3) if count > 2 else 1)), "$ORIGIN", r.random() < 0.6,
-                          ("-z,now",) if r.random() < 0.2 else (), program=True))  # fmt: skip
+        plans.append(Plan(
+            program, None, tuple(r.sample(names, r.randint(1, 3) if count > 2 else 1)), "$ORIGIN", r.random() < 0.6,
+            ("-z,now",) if r.random() < 0.2 else (), program=True,
+        ))  # fmt: skip
     placed = [plan for plan in plans if plan.path not in missing]
-    steps = _steps(r, names, defined + ["shared", "u1"], 6)
+    steps = _steps(r, names, [*defined, "shared", "u1"], 6)
     return Scenario(name, "graph", tuple(placed), tuple(steps), env, program, "/tmp")
 
 
@@ -229,8 +236,8 @@ def _path_list(r: random.Random, directories: list[str]) -> str:
     for _ in range(r.randint(1, 3)):
         d = r.choice(directories)
         parts.append(r.choice((
-            f"$ORIGIN/../{d}", f"${{ORIGIN}}/../{d}", f"{{D}}/{d}", f"{{D}}/{d}/", f"{{D}}/{d}//", "$ORIGIN", "{D}/none", d, "",
-            f"$ORIGINX/{d}", "{D}/$LIB", f"{{D}}/{d}/$PLATFORM", f"$FOO/{d}", f"{{D}}/{d}",
+            f"$ORIGIN/../{d}", f"${{ORIGIN}}/../{d}", f"{{D}}/{d}", f"{{D}}/{d}/", f"{{D}}/{d}//", "$ORIGIN", "{D}/none",
+            d, "", f"$ORIGINX/{d}", "{D}/$LIB", f"{{D}}/{d}/$PLATFORM", f"$FOO/{d}", f"{{D}}/{d}",
         )))  # fmt: skip
     return ":".join(parts)
 
@@ -245,25 +252,15 @@ def search(r: random.Random, name: str) -> Scenario:
         rpath = _path_list(r, directories) if r.random() < 0.7 else None
         needed = list(_edges(r, names, index, 0.5, 0.05))
         if r.random() < 0.1:
-            needed.append(
-                r.choice(
-                    (
-                        f"$ORIGIN/{r.choice(names)}",
-                        f"./{r.choice(names)}",
-                        "libm.so.6",
-                        "libgone.so",
-                        f"{{D}}/d0/{r.choice(names)}",
-                    )
-                )
-            )
+            needed.append(r.choice((
+                f"$ORIGIN/{r.choice(names)}", f"./{r.choice(names)}", "libm.so.6", "libgone.so", f"{{D}}/d0/{r.choice(names)}",
+            )))  # fmt: skip
         base = Plan(one, one if r.random() < 0.7 else None, tuple(needed), rpath, r.random() < 0.5,
                     ("-z,nodefaultlib",) if r.random() < 0.05 else (), functions=(Function(f"f{index}"),))  # fmt: skip
         for d in r.sample(directories, r.randint(1, 3)):
             placed = base._replace(path=f"{d}/{one}")
             if r.random() < 0.15:
-                placed = placed._replace(
-                    path=f"{d}/{r.choice(('glibc-hwcaps/x86-64-v2', 'glibc-hwcaps/x86-64-v3', 'tls', 'x86_64', 'haswell', 'tls/x86_64'))}/{one}"
-                )
+                placed = placed._replace(path=f"{d}/{r.choice(SUBDIRECTORIES)}/{one}")
             if r.random() < 0.3:
                 placed = r.choice(_DECOYS)(placed)
             elif r.random() < 0.1:
@@ -281,21 +278,17 @@ def search(r: random.Random, name: str) -> Scenario:
     program = None
     if r.random() < 0.35:
         program = "bin/prog"
-        plans.append(
-            Plan(
-                program,
-                None,
-                tuple(r.sample(names, r.randint(0, 1))),
-                _path_list(r, directories),
-                r.random() < 0.5,
-                program=True,
-            )
-        )
+        plans.append(Plan(
+            program, None, tuple(r.sample(names, r.randint(0, 1))), _path_list(r, directories), r.random() < 0.5, program=True,
+        ))  # fmt: skip
     steps = []
     for _ in range(r.randint(1, 5)):
         one = r.choice(names)
-        place = r.choice((one, one, f"{{D}}/{r.choice(directories)}/{one}", f"{r.choice(directories)}/{one}", f"./{r.choice(directories)}/{one}",
-                          f"$ORIGIN/{one}", f"{{D}}/{r.choice(directories)}/../{r.choice(directories)}/{one}"))  # fmt: skip
+        place = r.choice((
+            one, one, f"{{D}}/{r.choice(directories)}/{one}", f"{r.choice(directories)}/{one}",
+            f"./{r.choice(directories)}/{one}", f"$ORIGIN/{one}",
+            f"{{D}}/{r.choice(directories)}/../{r.choice(directories)}/{one}",
+        ))  # fmt: skip
         steps.append(f"{r.choice(('now', 'lazy', 'now-noload'))}:{place}")
     return Scenario(name, "search", tuple(plans), tuple(steps), env, program, r.choice(("{D}", "{D}/d0", "/tmp")))
 
@@ -332,21 +325,17 @@ def versions(r: random.Random, name: str) -> Scenario:
         needed = tuple(r.sample(providers, r.randint(1, count)))
         for symbol in r.sample(symbols, r.randint(1, 3)):
             version = r.choice((*labels, None, None))
-            references.append(
-                Reference(
-                    r.choice(("call", "got", "data")),
-                    symbol,
-                    r.random() < 0.2,
-                    version,
-                    r.choice(needed) if version else None,
-                )
-            )
+            references.append(Reference(
+                r.choice(("call", "got", "data")), symbol, r.random() < 0.2, version, r.choice(needed) if version else None,
+            ))  # fmt: skip
         options = [
             option for option, chance in (("-z,now", 0.2), ("-z,pack-relative-relocs", 0.15)) if r.random() < chance
         ]
         libc = ("libc.so.6",) if r.random() < 0.3 else ()
-        plans.append(Plan(one, one, (*needed, *libc), "$ORIGIN", r.random() < 0.5, tuple(options), references=tuple(references),
-                          relative=r.choice((0, 3))))  # fmt: skip
+        plans.append(Plan(
+            one, one, (*needed, *libc), "$ORIGIN", r.random() < 0.5, tuple(options), references=tuple(references),
+            relative=r.choice((0, 3)),
+        ))  # fmt: skip
     env = {}
     if r.random() < 0.25:
         env["LD_PRELOAD"] = "{D}/" + r.choice(providers + users)
@@ -361,23 +350,18 @@ def versions(r: random.Random, name: str) -> Scenario:
             if r.random() < 0.6
             else []
         )
-        plans.append(
-            Plan(
-                program,
-                None,
-                needed,
-                "$ORIGIN",
-                references=tuple(references),
-                options=("--unresolved-symbols=ignore-all",),
-                program=True,
-            )
-        )
+        plans.append(Plan(
+            program, None, needed, "$ORIGIN", references=tuple(references), options=("--unresolved-symbols=ignore-all",),
+            program=True,
+        ))  # fmt: skip
     steps = _steps(r, providers + users, symbols, 5)
     return Scenario(name, "versions", tuple(plans), tuple(steps), env, program, "/tmp")
 
 
-_NUMBERS = (0, 1, 2, 3, 4, 5, 7, 8, 15, 16, 31, 32, 56, 63, 64, 127, 128, 255, 256, 4095, 4096, 4097, 65535, 1 << 20, 1 << 31, (1 << 32) - 1,
-            1 << 40, 1 << 47, 1 << 62, 1 << 63, (1 << 64) - 1, (1 << 64) - 4096)  # fmt: skip
+_NUMBERS = (
+    0, 1, 2, 3, 4, 5, 7, 8, 15, 16, 31, 32, 56, 63, 64, 127, 128, 255, 256, 4095, 4096, 4097, 65535, 1 << 20, 1 << 31,
+    (1 << 32) - 1, 1 << 40, 1 << 47, 1 << 62, 1 << 63, (1 << 64) - 1, (1 << 64) - 4096,
+)  # fmt: skip
 
 
 def _corruption(r: random.Random) -> tuple[Patch, ...]:
@@ -386,23 +370,10 @@ def _corruption(r: random.Random) -> tuple[Patch, ...]:
         if chance < 0.25:
             return Patch(f"file {r.randint(0, 15)}", r.choice((0, 1, 2, 3, 4, 64, 255, r.randint(0, 255))), 1)
         if chance < 0.5:
-            offset, size = r.choice(
-                (
-                    (16, 2),
-                    (18, 2),
-                    (20, 4),
-                    (24, 8),
-                    (32, 8),
-                    (40, 8),
-                    (48, 4),
-                    (52, 2),
-                    (54, 2),
-                    (56, 2),
-                    (58, 2),
-                    (60, 2),
-                    (62, 2),
-                )
-            )
+            offset, size = r.choice((
+                (16, 2), (18, 2), (20, 4), (24, 8), (32, 8), (40, 8), (48, 4), (52, 2), (54, 2), (56, 2), (58, 2), (60, 2),
+                (62, 2),
+            ))  # fmt: skip
             return Patch(f"file {offset}", r.choice((*_NUMBERS, r.randint(0, 70))), size)
         if chance < 0.75:
             kind, index = r.choice(
@@ -464,8 +435,8 @@ def corrupt(r: random.Random, name: str) -> Scenario:
         if variables:
             references.append(Reference("ie", "v"))
         plans.append(Plan(
-            one, one if r.random() < 0.8 else None, ("libc.so.6",) if r.random() < 0.4 else (), "$ORIGIN", True, (), variables, (Function(f"f{index}"),),
-            tuple(references), _corruption(r), r.choice((0, 0, 2, 9)),
+            one, one if r.random() < 0.8 else None, ("libc.so.6",) if r.random() < 0.4 else (), "$ORIGIN", True, (), variables,
+            (Function(f"f{index}"),), tuple(references), _corruption(r), r.choice((0, 0, 2, 9)),
         ))  # fmt: skip
     if r.random() < 0.4:
         plans.append(Plan("top.so", "top.so", tuple(names), "$ORIGIN"))
@@ -480,13 +451,14 @@ def corrupt(r: random.Random, name: str) -> Scenario:
 
 
 def flags(r: random.Random, name: str) -> Scenario:
-    """What a library asks for: executable stack, NOOPEN, NODELETE, PIE, text relocations, filters, DT_TEXTREL, processor levels."""
+    """What a library asks for: executable stack, NOOPEN, NODELETE, PIE, text relocations, filters, processor levels."""
     names = [f"x{index}.so" for index in range(r.randint(1, 4))]
     plans = []
     for index, one in enumerate(names):
         options = [option for option in (
-            "-z,execstack", "-z,nodlopen", "-z,nodelete", "-z,now", "-Bsymbolic", "-z,initfirst", "-z,nodefaultlib", "-z,global", "-z,relro", "-z,norelro",
-            "-z,x86-64-v2", "-z,x86-64-v4", "-z,pack-relative-relocs", "-z,interpose", "-z,origin", "-z,combreloc", "-z,nocombreloc",
+            "-z,execstack", "-z,nodlopen", "-z,nodelete", "-z,now", "-Bsymbolic", "-z,initfirst", "-z,nodefaultlib",
+            "-z,global", "-z,relro", "-z,norelro", "-z,x86-64-v2", "-z,x86-64-v4", "-z,pack-relative-relocs",
+            "-z,interpose", "-z,origin", "-z,combreloc", "-z,nocombreloc",
         ) if r.random() < 0.09]  # fmt: skip
         if r.random() < 0.12:
             options.append(f"{r.choice(('-f', '-F'))},{r.choice(names)}")
@@ -500,8 +472,10 @@ def flags(r: random.Random, name: str) -> Scenario:
         ]
         references = [ref for ref in references if not (ref.weak and ref.name == f"f{index}")]
         plans.append(Plan(
-            one, one, (*_edges(r, names, index, 0.4, 0.05), *(("libc.so.6",) if r.random() < 0.5 else ())), "$ORIGIN", r.random() < 0.5, tuple(options),
-            (), (Function(f"f{index}"), *((Function("only", binding="unique"),) if r.random() < 0.2 else ())), tuple(references), patches, r.choice((0, 2)),
+            one, one, (*_edges(r, names, index, 0.4, 0.05), *(("libc.so.6",) if r.random() < 0.5 else ())), "$ORIGIN",
+            r.random() < 0.5, tuple(options), (),
+            (Function(f"f{index}"), *((Function("only", binding="unique"),) if r.random() < 0.2 else ())), tuple(references),
+            patches, r.choice((0, 2)),
         ))  # fmt: skip
     env = {}
     if r.random() < 0.2:
@@ -511,27 +485,61 @@ def flags(r: random.Random, name: str) -> Scenario:
     program = None
     if r.random() < 0.3:
         program = "prog"
-        options = ("-z,execstack",) if r.random() < 0.15 else ("-z,now",) if r.random() < 0.2 else ()
-        plans.append(
-            Plan(
-                program,
-                None,
-                tuple(r.sample(names, r.randint(0, min(2, len(names))))),
-                "$ORIGIN",
-                True,
-                options,
-                program=True,
-            )
-        )
+        asked = ("-z,execstack",) if r.random() < 0.15 else ("-z,now",) if r.random() < 0.2 else ()
+        plans.append(Plan(
+            program, None, tuple(r.sample(names, r.randint(0, min(2, len(names))))), "$ORIGIN", True, asked, program=True,
+        ))  # fmt: skip
     targets = names + (["prog"] if program and r.random() < 0.4 else [])
     steps = _steps(r, targets, ["only", "f0", "f1"], 6)
     return Scenario(name, "flags", tuple(plans), tuple(steps), env, program, "/tmp")
 
 
+def spaces(r: random.Random, name: str) -> Scenario:
+    """Namespaces of their own: a second libc and its TLS, what they share and what not, how many there can be."""
+    count = r.randint(1, 4)
+    names = [f"n{index}.so" for index in range(count)]
+    plans = []
+    for index, one in enumerate(names):
+        variables = tuple(Variable(f"v{index}_{k}", _size(r) // 3 + 1, _align(r)) for k in range(r.choice((0, 1, 1))))
+        models = ("ie", "gd", "desc")
+        references = [Reference(r.choices(models, (5, 2, 2))[0], variable.name) for variable in variables]
+        references += [Reference(r.choice(("call", "got")), r.choice(("f0", "f1", "malloc", "nowhere")), r.random() < 0.4)
+                       for _ in range(r.choice((0, 1, 1)))]  # fmt: skip
+        references = [one for one in references if not (one.weak and one.name == f"f{index}")]
+        libc = ("libc.so.6",) if r.random() < 0.6 else ()
+        options = ("-z,nodelete",) if r.random() < 0.1 else ()
+        plans.append(
+            Plan(one, one if r.random() < 0.8 else None, (*_edges(r, names, index, 0.4, 0.05), *libc), "$ORIGIN", True, options,
+                 variables, (Function(f"f{index}"), *((Function("u", binding="unique"),) if r.random() < 0.2 else ())),
+                 tuple(references)),
+        )  # fmt: skip
+    env = {}
+    if r.random() < 0.3:
+        env["GLIBC_TUNABLES"] = _tunables(r)
+    if r.random() < 0.2:
+        env["LD_PRELOAD"] = "{D}/" + r.choice(names)
+    steps: list[str] = []
+    closable: list[int] = []
+    opens: list[int] = []
+    for number in range(1, r.randint(2, 7) + 1):
+        chance = r.random()
+        if closable and chance < 0.12:
+            steps.append(f"close:{closable.pop(r.randrange(len(closable)))}")
+        elif opens and chance < 0.25:
+            steps.append(f"sym:{r.choice(opens)}:{r.choice(('f0', 'f1', 'v0_0', 'malloc', 'u'))}")
+        else:
+            mode = r.choice(("now-newns", "lazy-newns", "now-newns", "now", "lazy", "now-global", "now-global-newns"))
+            steps.append(f"{mode}:{{D}}/{r.choice(names)}")
+            opens.append(number)
+            if "newns" not in mode:
+                closable.append(number)
+    return Scenario(name, "spaces", tuple(plans), tuple(steps), env, None, "/tmp")
+
+
 MIX: tuple[tuple[Callable[[random.Random, str], Scenario], int], ...] = (
     (tls, 30), (graph, 15), (search, 15), (versions, 12), (corrupt, 20), (flags, 8),
 )  # fmt: skip
-FAMILIES = {family.__name__: family for family, _ in MIX}
+FAMILIES = {family.__name__: family for family in (*(family for family, _ in MIX), spaces)}
 
 
 def scenario(seed: int, number: int, family: str | None = None) -> Scenario:
