@@ -15,7 +15,7 @@ from pathlib import Path
 from struct import pack_into, unpack_from
 from typing import NamedTuple
 
-HERE = Path(__file__).parent
+_PLAIN = Path(__file__).with_name("plain.c")
 
 # how a reference is made -> assembly; the relocation that results stands beside it
 REFERENCES = {
@@ -23,7 +23,8 @@ REFERENCES = {
     "got": "movq {0}@GOTPCREL(%rip), %rax\n",  # GLOB_DAT
     "call": "call {0}@PLT\n",  # JUMP_SLOT
     "ie": "movq {0}@gottpoff(%rip), %rax\n",  # TPOFF64
-    "gd": ".byte 0x66\nleaq {0}@tlsgd(%rip), %rdi\n.value 0x6666\nrex64\ncall __tls_get_addr@PLT\n",  # DTPMOD64, DTPOFF64
+    # DTPMOD64, DTPOFF64
+    "gd": ".byte 0x66\nleaq {0}@tlsgd(%rip), %rdi\n.value 0x6666\nrex64\ncall __tls_get_addr@PLT\n",
     "desc": "leaq {0}@tlsdesc(%rip), %rax\ncall *{0}@tlscall(%rax)\n",  # TLSDESC
 }
 
@@ -158,6 +159,10 @@ def version_script(plan: Plan) -> str:
     return text
 
 
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
 class Workshop:
     """Builds plans below one directory."""
 
@@ -169,13 +174,13 @@ class Workshop:
 
     def make(self, plan: Plan) -> Path:
         """Return the built file of a plan."""
-        key = hashlib.sha256((repr(plan._replace(path="", patches=())) + assembly(plan)).encode()).hexdigest()[:24]
+        key = _digest(repr(plan._replace(path="", patches=())) + assembly(plan) + (_PLAIN.read_text() if plan.program else ""))
         built = self.directory / f"{key}.so"
         if not built.exists():
             self._build(plan, built)
         if not plan.patches:
             return built
-        key = hashlib.sha256(repr(plan._replace(path="")).encode()).hexdigest()[:24]
+        key = _digest(key + repr(plan.patches))
         patched = self.directory / f"{key}.patched"
         if not patched.exists():
             data = bytearray(built.read_bytes())
@@ -229,10 +234,10 @@ class Workshop:
         return self.make(plan)
 
     def _program_object(self) -> Path:
-        target = self.directory / "plain.o"
+        target = self.directory / f"plain-{_digest(_PLAIN.read_text())}.o"
         if not target.exists():
             own = target.with_name(f"plain-{os.getpid()}-{threading.get_ident()}")
-            subprocess.run(["gcc", "-O1", "-fno-pie", "-c", "-o", own, HERE / "plain.c"], check=True)
+            subprocess.run(["gcc", "-O1", "-fno-pie", "-c", "-o", own, _PLAIN], check=True)
             own.rename(target)
         return target
 
@@ -249,7 +254,7 @@ class Workshop:
             target.chmod(0o755)
 
 
-# -- patching -----------------------------------------------------------------------------------------------------------
+# -- patching ----------------------------------------------------------------------------------------------------------
 
 _FIELDS = {
     "type": (0, 4),

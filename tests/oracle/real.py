@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import signal
@@ -56,23 +57,26 @@ def program_libraries(root: Path) -> tuple[str, ...]:
     """What a program that calls dlopen is linked with: start files, this root's libc and loader."""
     directory = root / LIB
     loader = next(directory.glob("ld-*.so*"), None) or root / "lib64/ld-linux-x86-64.so.2"
-    crt = [subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
-           for name in ("crt1.o", "crti.o", "crtn.o")]  # fmt: skip
+    gcc = [["gcc", f"-print-file-name={name}"] for name in ("crt1.o", "crti.o", "crtn.o")]
+    crt = [subprocess.run(one, capture_output=True, text=True, check=True).stdout.strip() for one in gcc]
     dynamic = "-Wl,--dynamic-linker=/lib64/ld-linux-x86-64.so.2"
     return (*crt[:2], "-Wl,--as-needed", *_libc_files(root), str(loader.resolve()), dynamic, crt[2])
 
 
 def plain(root: Path) -> Path:
     """The host program, compiled for a root (kept in the cache) and placed where the root's processes can run it."""
+    source = HERE / "plain.c"
     name = "this" if root == Path("/") else root.name
-    target = cache() / "plain" / name / "plain"
-    if not target.exists() or target.stat().st_mtime < (HERE / "plain.c").stat().st_mtime:
+    target = cache() / "plain" / f"{name}-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}"
+    if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        command = ["gcc", "-O1", "-no-pie", "-o", target, HERE / "plain.c"]
+        own = target.with_name(f"{target.name}-{os.getpid()}")  # others may build the same at once
+        command = ["gcc", "-O1", "-no-pie", "-o", str(own), str(source)]
         if root != Path("/"):
             loader = next((root / LIB).glob("ld-*.so*"), None) or root / "lib64/ld-linux-x86-64.so.2"
-            command += ["-nodefaultlibs", "-Wl,--as-needed", *_libc_files(root), loader.resolve(), "-lgcc"]
+            command += ["-nodefaultlibs", "-Wl,--as-needed", *_libc_files(root), str(loader.resolve()), "-lgcc"]
         subprocess.run(command, check=True, capture_output=True)
+        own.rename(target)
     return target
 
 
@@ -90,7 +94,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 @contextmanager
 def _proc(root: Path, program: Path) -> Generator[None]:
-    """Give a root what the loader reads of /proc: where the program is ($ORIGIN). One process at a time in each root."""
+    """Give a root what the loader reads of /proc: where the program is ($ORIGIN). One process in each root at a time."""
     link = root / "proc/self/exe"
     link.parent.mkdir(parents=True, exist_ok=True)
     with Path(f"{root}.lock").open("w") as lock:
@@ -101,8 +105,14 @@ def _proc(root: Path, program: Path) -> Generator[None]:
 
 
 def run(
-    root: Path, steps: list[str], env: dict[str, str], cwd: str, work: Path, words: tuple[int, int] | None, program: str | None = None
-) -> RealRun:  # fmt: skip
+    root: Path,
+    steps: list[str],
+    env: dict[str, str],
+    cwd: str,
+    work: Path,
+    words: tuple[int, int] | None,
+    program: str | None = None,
+) -> RealRun:
     """Run steps in `plain`, or in another program that reads them, inside a root.
 
     `work` is a directory below which files are written; it has the same name inside and outside.
@@ -116,13 +126,13 @@ def run(
     argv0 = program or "plain"
     image = Path(program) if program else plain(root)
     if inside and not program:
-        copy = Path(f"{root}/plain")
-        if not copy.exists() or copy.stat().st_mtime < image.stat().st_mtime:
-            own = Path(f"{copy}.{os.getpid()}")  # others may run the old one meanwhile
+        copy = Path(f"{root}/{image.name}")
+        if not copy.exists():
+            own = Path(f"{copy}.{os.getpid()}")
             own.write_bytes(image.read_bytes())
             own.chmod(0o755)
             own.rename(copy)
-        image = Path("/plain")
+        image = Path(f"/{image.name}")
     arguments = [argv0, str(work / "steps"), str(work / "report"), *map(str, words or ())]
 
     def enter() -> None:
@@ -141,10 +151,10 @@ def run(
             capture_output=True,
             check=False,
         )  # a fresh process, nothing of ours in its environment
-    return _read(report, steps, done.returncode, done.stderr)
+    return _read(report, done.returncode, done.stderr)
 
 
-def _read(report: Path, steps: list[str], status: int, stderr: bytes) -> RealRun:
+def _read(report: Path, status: int, stderr: bytes) -> RealRun:
     if not report.exists():
         return RealRun(False, stderr, status, (), (), None)
     result: list[RealStep] = []
