@@ -2,7 +2,7 @@
 
    plain STEPS OUT [USED OPTIONAL]: runs the steps of the file STEPS (one a line, in the grammar of the command line) in
    this one process and writes what happened to OUT, a record a line, flushed at once so that a death is attributable:
-     begin N / maps PATH... / loads N / fails N HEX-OF-DLERROR (or -) / tls SIZE ALIGN USED OPTIONAL
+     begin N / maps LINK-MAP:HEX-OF-PATH... / loads N / fails N HEX-OF-DLERROR (or -) / tls SIZE ALIGN USED OPTIONAL
    USED and OPTIONAL are byte offsets of two words in _rtld_global (they differ by release; the caller knows them). */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -20,9 +20,8 @@ static int spaces_used;
 static void chain(struct link_map *l) {
   for (; l; l = l->l_next)
     if (strncmp(l->l_name, "linux-vdso", 10)) {
-      fputc(' ', out);
+      fprintf(out, " %lx:", (unsigned long)l); /* two namespaces may hold objects of one name */
       for (const char *p = l->l_name; *p; p++) fprintf(out, "%02x", (unsigned char)*p);
-      if (!*l->l_name) fputc('-', out);
     }
 }
 

@@ -88,13 +88,15 @@ def rtld_words(root: Path) -> tuple[int, int] | None:
     return RTLD_WORDS.get(int(match[1])) if match else None
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple("" if word == "-" else bytes.fromhex(word).decode("utf-8", "surrogateescape") for word in text.split())
+def _maps(text: str) -> dict[str, str]:
+    """Address of each link map -> name, in the order of the list."""
+    pairs = (word.split(":") for word in text.split())
+    return {address: bytes.fromhex(name).decode("utf-8", "surrogateescape") for address, name in pairs}
 
 
 @contextmanager
 def _proc(root: Path, program: Path) -> Generator[None]:
-    """Give a root what the loader reads of /proc: where the program is ($ORIGIN). One process in each root at a time."""
+    """Give a root what the loader reads of /proc: where the program is ($ORIGIN). One process a root at a time."""
     link = root / "proc/self/exe"
     link.parent.mkdir(parents=True, exist_ok=True)
     with Path(f"{root}.lock").open("w") as lock:
@@ -159,7 +161,7 @@ def _read(report: Path, status: int, stderr: bytes) -> RealRun:
         return RealRun(False, stderr, status, (), (), None)
     result: list[RealStep] = []
     start: tuple[str, ...] | None = None
-    maps: tuple[str, ...] = ()
+    maps: dict[str, str] = {}
     outcome, message, tls, begun = "", None, None, 0
     for line in report.read_text().splitlines():
         word, _, rest = line.partition(" ")
@@ -172,12 +174,13 @@ def _read(report: Path, status: int, stderr: bytes) -> RealRun:
             text = rest.partition(" ")[2]
             message = None if text == "-" else bytes.fromhex(text)
         elif word == "maps":
-            now = _names(rest)
+            now = _maps(rest)
             if start is None:
-                start = now
+                start = tuple(now.values())
             else:
-                loaded = tuple(name for name in now if name not in maps)
-                result.append(RealStep(outcome, message, loaded, tuple(name for name in maps if name not in now)))
+                loaded = tuple(name for address, name in now.items() if maps.get(address) != name)
+                gone = tuple(name for address, name in maps.items() if now.get(address) != name)
+                result.append(RealStep(outcome, message, loaded, gone))
             maps = now
         elif word == "tls":
             a, b, c, d = map(int, rest.split())
