@@ -1,4 +1,4 @@
-"""What each command imports, against the allow-lists of imports.toml: start-up is most of what a small question costs."""
+"""What each command imports, against the allow-lists of imports.toml: start-up is most of a small question's cost."""
 
 from __future__ import annotations
 

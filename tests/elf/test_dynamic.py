@@ -120,7 +120,7 @@ def endless(size: int) -> bytes:
 
 
 def test_strings_outside() -> None:
-    """A string that has no end in what is mapped is refused, one of megabytes too; a sum that wraps lies before the table."""
+    """A string without an end in what is mapped is refused, one of megabytes too; a sum that wraps lies before it."""
     built = Image(soname="libs.so").build()
     soname = next(n for n in range(20) if built.data[built.at["dynamic"].offset + 16 * n] == 14)
     before = built.data[built.at["dynstr"].offset - 1 :].split(b"\0")[0]

@@ -14,7 +14,7 @@ from dlwhy.loader.cache import NEW_MAGIC, OLD_MAGIC, Cache, compare
 X86_64 = 0x303
 
 
-def new_format(entries, base=0):
+def new_format(entries):
     """A cache in the new format: (key, path, flags, hwcap) each, in the order given."""
     strings, rows = b"", b""
     start = 48 + 24 * len(entries)

@@ -114,7 +114,8 @@ OTHER_MACHINES = [
 @pytest.mark.parametrize(("machine", "variant", "start", "least", "libc_tls", "used", "size", "fits"), OTHER_MACHINES)
 def test_other_machines_have_the_measured_block(machine, variant, start, least, libc_tls, used, size, fits):
     """glibc 2.36 on the other machines: used, size and largest latecomer as measured under emulation."""
-    layout = lay_out((Segment(*libc_tls, 0),), variant, start, least, 1664, None)
+    size, align = libc_tls
+    layout = lay_out((Segment(size, align, 0),), variant, start, least, 1664, None)
     assert (layout.used, layout.size) == (used, size), machine
     block = StaticTls(layout, variant, 512)
     assert tuple(largest(block, align) for align in (1, 8, 16, 32)) == fits
@@ -129,7 +130,7 @@ def test_descriptor_of_alignment_64_pays_its_rounding_from_the_budget(release, m
 
 
 def test_budget_shrinks_by_what_is_used():
-    """Two descriptor modules of 100 and 300 bytes, aligned to 16, leave 96 of 512 optional and 1296 of 1712 free bytes (measured)."""
+    """Two descriptor modules of 100 and 300 bytes leave 96 of 512 optional and 1296 of 1712 free bytes (measured)."""
     block = plain((2, 36), 144)
     assert block.take(Segment(100, 16, 0), optional=True)
     assert block.take(Segment(300, 16, 0), optional=True)

@@ -1,14 +1,14 @@
 """The agreement of dlwhy with real loaders, counted: `python -m tests.oracle.agreement [--seed N] [--scenarios N] ...`.
 
 Runs random scenarios of every family on every loader that can be had, prints a table with a row for each, and every
-difference with the scenario that shows it. `--libraries` opens the shared objects of whole systems too. `--only N` runs one
-scenario again and keeps its files. `--write` puts the tables into docs/agreement.md.
+difference with the scenario that shows it. `--libraries` opens the shared objects of whole systems too. `--only N` runs
+one scenario again and keeps its files. `--write` puts the tables into docs/agreement.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
+import datetime as dt
 import secrets
 import shutil
 import sys
@@ -21,7 +21,7 @@ from dlwhy.files import Files
 from dlwhy.loader.objects import Objects
 from tests.oracle import compare, libraries, real
 from tests.oracle.build import Workshop
-from tests.oracle.scenarios import FAMILIES, scenario
+from tests.oracle.scenarios import FAMILIES, placed, scenario
 from tests.oracle.sysroots import cache, roots
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def one(
 
 
 def _build(made: Workshop, chosen: list[Scenario]) -> None:
-    plans = [plan for each in chosen for plan in compare.placed(each).plans if plan.raw is None and plan.link is None]
+    plans = [plan for each in chosen for plan in placed(each).plans if plan.raw is None and plan.link is None]
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(made.make, plans))
 
@@ -91,11 +91,10 @@ class Tally:
     def table(self) -> list[list[str]]:
         """Rows of text, the head first."""
         columns = ("scenarios", "steps", "refused", "undecided", "differ")
-        rows = [["loader", "family", *columns]]
-        for key in sorted({key[:2] for key in self.counts}):
-            rows.append([*key, *(str(self.counts[*key, word]) for word in columns)])
+        pairs = sorted({key[:2] for key in self.counts})
+        rows = [[*pair, *(str(self.counts[*pair, word]) for word in columns)] for pair in pairs]
         total = [sum(self.counts[key] for key in self.counts if key[2] == word) for word in columns]
-        return [*rows, ["all", "", *map(str, total)]]
+        return [["loader", "family", *columns], *rows, ["all", "", *map(str, total)]]
 
 
 def _libraries(loader: str, root: Path, paths: list[str], tally: Tally) -> list[libraries.Outcome]:
@@ -185,7 +184,7 @@ def main(argv: list[str] | None = None) -> int:
 def _write(seed: int, tally: Tally, rows: list[list[str]], rest: list[str], not_run: list[str]) -> None:
     loaders = ", ".join(f"{name}: glibc {release(root)}" for name, root in roots().items() if isinstance(root, Path))
     parts = [
-        f"{datetime.datetime.now(tz=datetime.UTC).date()}, seed {seed}; {loaders}.", _markdown(tally.table()),
+        f"{dt.datetime.now(tz=dt.UTC).date()}, seed {seed}; {loaders}.", _markdown(tally.table()),
         *(f"Not run: {one}" for one in not_run),
     ]  # fmt: skip
     if rows:

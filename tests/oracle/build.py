@@ -174,7 +174,9 @@ class Workshop:
 
     def make(self, plan: Plan) -> Path:
         """Return the built file of a plan."""
-        key = _digest(repr(plan._replace(path="", patches=())) + assembly(plan) + (_PLAIN.read_text() if plan.program else ""))
+        key = _digest(
+            repr(plan._replace(path="", patches=())) + assembly(plan) + (_PLAIN.read_text() if plan.program else "")
+        )
         built = self.directory / f"{key}.so"
         if not built.exists():
             self._build(plan, built)

@@ -122,7 +122,8 @@ def judge(one: Scenario, seen: real.RealRun, said: dlwhy.CheckReport) -> Verdict
         name = f"step {number} {mine.request}"
         if mine.outcome != step.outcome:
             wrong.append(
-                f"{name}: {mine.outcome} ({mine.message or mine.because!r}), really {step.outcome} ({step.message!r}, {seen.stderr[-300:]!r}, {seen.status})"
+                f"{name}: {mine.outcome} ({mine.message or mine.because!r}), really {step.outcome}"
+                f" ({step.message!r}, {seen.stderr[-300:]!r}, {seen.status})"
             )
             break
         if step.outcome == "dies":

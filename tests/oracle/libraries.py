@@ -73,7 +73,7 @@ def compare(root: Path, path: str, work: Path, words: tuple[int, int] | None) ->
         return Outcome(path, refused, mine.because, None, None)
     message = None if mine.message is None else mine.message.encode("utf-8", "surrogateescape")
     block = said.static_tls
-    facts = [
+    facts: list[tuple[str, object, object]] = [
         ("outcome", mine.outcome, step.outcome),
         ("message", message, step.message),
         ("loaded", mine.loaded, step.loaded),

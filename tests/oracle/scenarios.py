@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 ROOT = "/tmp/dlwhy-oracle"
 MODES = (
-    "now", "lazy", "now-global", "lazy-global", "now-deepbind", "lazy-deepbind", "now-nodelete", "now-noload", "lazy-local",
+    "now", "lazy", "now-global", "lazy-global", "now-deepbind", "lazy-deepbind", "now-nodelete", "now-noload",
+    "lazy-local",
 )  # fmt: skip
 ODD_NUMBERS = ("0x400", "0777", " 12", "-1", "+9", "12x", "", "99999999999999999999", "08")
 """Values of a tunable that ld.so reads in a way of its own."""
@@ -189,7 +190,9 @@ def graph(r: random.Random, name: str) -> Scenario:
             functions.append(Function(r.choice([*defined, "shared"]), binding=r.choice(("globl", "weak", "unique"))))
             functions = list({f.name: f for f in functions}.values())
         # what others call must be code: only `shared`, which nobody calls, is data
-        functions = [f._replace(binding="globl") if f.binding == "unique" and f.name != "shared" else f for f in functions]
+        functions = [
+            f._replace(binding="globl") if f.binding == "unique" and f.name != "shared" else f for f in functions
+        ]
         own = {f.name for f in functions}
         references = [ref for ref in references if not (ref.weak and ref.name in own)]
         options = [option for option in ("-z,now", "-Bsymbolic", "-z,nodelete") if r.random() < 0.08]
@@ -236,8 +239,8 @@ def _path_list(r: random.Random, directories: list[str]) -> str:
     for _ in range(r.randint(1, 3)):
         d = r.choice(directories)
         parts.append(r.choice((
-            f"$ORIGIN/../{d}", f"${{ORIGIN}}/../{d}", f"{{D}}/{d}", f"{{D}}/{d}/", f"{{D}}/{d}//", "$ORIGIN", "{D}/none",
-            d, "", f"$ORIGINX/{d}", "{D}/$LIB", f"{{D}}/{d}/$PLATFORM", f"$FOO/{d}", f"{{D}}/{d}",
+            f"$ORIGIN/../{d}", f"${{ORIGIN}}/../{d}", f"{{D}}/{d}", f"{{D}}/{d}/", f"{{D}}/{d}//", "$ORIGIN",
+            "{D}/none", d, "", f"$ORIGINX/{d}", "{D}/$LIB", f"{{D}}/{d}/$PLATFORM", f"$FOO/{d}", f"{{D}}/{d}",
         )))  # fmt: skip
     return ":".join(parts)
 
@@ -253,7 +256,8 @@ def search(r: random.Random, name: str) -> Scenario:
         needed = list(_edges(r, names, index, 0.5, 0.05))
         if r.random() < 0.1:
             needed.append(r.choice((
-                f"$ORIGIN/{r.choice(names)}", f"./{r.choice(names)}", "libm.so.6", "libgone.so", f"{{D}}/d0/{r.choice(names)}",
+                f"$ORIGIN/{r.choice(names)}", f"./{r.choice(names)}", "libm.so.6", "libgone.so",
+                f"{{D}}/d0/{r.choice(names)}",
             )))  # fmt: skip
         base = Plan(one, one if r.random() < 0.7 else None, tuple(needed), rpath, r.random() < 0.5,
                     ("-z,nodefaultlib",) if r.random() < 0.05 else (), functions=(Function(f"f{index}"),))  # fmt: skip
@@ -279,7 +283,8 @@ def search(r: random.Random, name: str) -> Scenario:
     if r.random() < 0.35:
         program = "bin/prog"
         plans.append(Plan(
-            program, None, tuple(r.sample(names, r.randint(0, 1))), _path_list(r, directories), r.random() < 0.5, program=True,
+            program, None, tuple(r.sample(names, r.randint(0, 1))), _path_list(r, directories), r.random() < 0.5,
+            program=True,
         ))  # fmt: skip
     steps = []
     for _ in range(r.randint(1, 5)):
@@ -326,7 +331,8 @@ def versions(r: random.Random, name: str) -> Scenario:
         for symbol in r.sample(symbols, r.randint(1, 3)):
             version = r.choice((*labels, None, None))
             references.append(Reference(
-                r.choice(("call", "got", "data")), symbol, r.random() < 0.2, version, r.choice(needed) if version else None,
+                r.choice(("call", "got", "data")), symbol, r.random() < 0.2, version,
+                r.choice(needed) if version else None,
             ))  # fmt: skip
         options = [
             option for option, chance in (("-z,now", 0.2), ("-z,pack-relative-relocs", 0.15)) if r.random() < chance
@@ -351,8 +357,8 @@ def versions(r: random.Random, name: str) -> Scenario:
             else []
         )
         plans.append(Plan(
-            program, None, needed, "$ORIGIN", references=tuple(references), options=("--unresolved-symbols=ignore-all",),
-            program=True,
+            program, None, needed, "$ORIGIN", references=tuple(references),
+            options=("--unresolved-symbols=ignore-all",), program=True,
         ))  # fmt: skip
     steps = _steps(r, providers + users, symbols, 5)
     return Scenario(name, "versions", tuple(plans), tuple(steps), env, program, "/tmp")
@@ -371,8 +377,8 @@ def _corruption(r: random.Random) -> tuple[Patch, ...]:
             return Patch(f"file {r.randint(0, 15)}", r.choice((0, 1, 2, 3, 4, 64, 255, r.randint(0, 255))), 1)
         if chance < 0.5:
             offset, size = r.choice((
-                (16, 2), (18, 2), (20, 4), (24, 8), (32, 8), (40, 8), (48, 4), (52, 2), (54, 2), (56, 2), (58, 2), (60, 2),
-                (62, 2),
+                (16, 2), (18, 2), (20, 4), (24, 8), (32, 8), (40, 8), (48, 4), (52, 2), (54, 2), (56, 2), (58, 2),
+                (60, 2), (62, 2),
             ))  # fmt: skip
             return Patch(f"file {offset}", r.choice((*_NUMBERS, r.randint(0, 70))), size)
         if chance < 0.75:
@@ -383,30 +389,10 @@ def _corruption(r: random.Random) -> tuple[Patch, ...]:
             value = r.choice((*_NUMBERS, 0x1000 * r.randint(0, 8), r.randint(0, 0x6000)))
             return Patch(f"phdr {kind} {index} {field}", value)
         if chance < 0.87:
-            tag = r.choice(
-                (
-                    1,
-                    4,
-                    5,
-                    6,
-                    7,
-                    8,
-                    9,
-                    10,
-                    11,
-                    14,
-                    20,
-                    23,
-                    2,
-                    30,
-                    0x6FFFFEF5,
-                    0x6FFFFFFB,
-                    0x6FFFFFF9,
-                    0x6FFFFFF9,
-                    0x6FFFFFFE,
-                    0x6FFFFFF0,
-                )
-            )
+            tag = r.choice((
+                1, 4, 5, 6, 7, 8, 9, 10, 11, 14, 20, 23, 2, 30,
+                0x6FFFFEF5, 0x6FFFFFFB, 0x6FFFFFF9, 0x6FFFFFF9, 0x6FFFFFFE, 0x6FFFFFF0,
+            ))  # fmt: skip
             return Patch(
                 f"dyn {tag}" + (" tag" if r.random() < 0.4 else ""), r.choice((*_NUMBERS, 0x6FFFFFFB, 24, 30, 22, 0x16))
             )
@@ -424,7 +410,7 @@ def _corruption(r: random.Random) -> tuple[Patch, ...]:
 
 
 def corrupt(r: random.Random, name: str) -> Scenario:
-    """Damaged files: every field of header, program headers and dynamic section, truncation; alone or as a dependency."""
+    """Damaged files: every field of header, program headers and dynamic section, truncation; alone or needed."""
     plans = []
     names = []
     for index in range(r.randint(1, 3)):
@@ -435,8 +421,8 @@ def corrupt(r: random.Random, name: str) -> Scenario:
         if variables:
             references.append(Reference("ie", "v"))
         plans.append(Plan(
-            one, one if r.random() < 0.8 else None, ("libc.so.6",) if r.random() < 0.4 else (), "$ORIGIN", True, (), variables,
-            (Function(f"f{index}"),), tuple(references), _corruption(r), r.choice((0, 0, 2, 9)),
+            one, one if r.random() < 0.8 else None, ("libc.so.6",) if r.random() < 0.4 else (), "$ORIGIN", True, (),
+            variables, (Function(f"f{index}"),), tuple(references), _corruption(r), r.choice((0, 0, 2, 9)),
         ))  # fmt: skip
     if r.random() < 0.4:
         plans.append(Plan("top.so", "top.so", tuple(names), "$ORIGIN"))
@@ -474,8 +460,8 @@ def flags(r: random.Random, name: str) -> Scenario:
         plans.append(Plan(
             one, one, (*_edges(r, names, index, 0.4, 0.05), *(("libc.so.6",) if r.random() < 0.5 else ())), "$ORIGIN",
             r.random() < 0.5, tuple(options), (),
-            (Function(f"f{index}"), *((Function("only", binding="unique"),) if r.random() < 0.2 else ())), tuple(references),
-            patches, r.choice((0, 2)),
+            (Function(f"f{index}"), *((Function("only", binding="unique"),) if r.random() < 0.2 else ())),
+            tuple(references), patches, r.choice((0, 2)),
         ))  # fmt: skip
     env = {}
     if r.random() < 0.2:
@@ -487,7 +473,8 @@ def flags(r: random.Random, name: str) -> Scenario:
         program = "prog"
         asked = ("-z,execstack",) if r.random() < 0.15 else ("-z,now",) if r.random() < 0.2 else ()
         plans.append(Plan(
-            program, None, tuple(r.sample(names, r.randint(0, min(2, len(names))))), "$ORIGIN", True, asked, program=True,
+            program, None, tuple(r.sample(names, r.randint(0, min(2, len(names))))), "$ORIGIN", True, asked,
+            program=True,
         ))  # fmt: skip
     targets = names + (["prog"] if program and r.random() < 0.4 else [])
     steps = _steps(r, targets, ["only", "f0", "f1"], 6)
@@ -503,16 +490,18 @@ def spaces(r: random.Random, name: str) -> Scenario:
         variables = tuple(Variable(f"v{index}_{k}", _size(r) // 3 + 1, _align(r)) for k in range(r.choice((0, 1, 1))))
         models = ("ie", "gd", "desc")
         references = [Reference(r.choices(models, (5, 2, 2))[0], variable.name) for variable in variables]
-        references += [Reference(r.choice(("call", "got")), r.choice(("f0", "f1", "malloc", "nowhere")), r.random() < 0.4)
-                       for _ in range(r.choice((0, 1, 1)))]  # fmt: skip
+        references += [
+            Reference(r.choice(("call", "got")), r.choice(("f0", "f1", "malloc", "nowhere")), r.random() < 0.4)
+            for _ in range(r.choice((0, 1, 1)))
+        ]
         references = [one for one in references if not (one.weak and one.name == f"f{index}")]
         libc = ("libc.so.6",) if r.random() < 0.6 else ()
         options = ("-z,nodelete",) if r.random() < 0.1 else ()
-        plans.append(
-            Plan(one, one if r.random() < 0.8 else None, (*_edges(r, names, index, 0.4, 0.05), *libc), "$ORIGIN", True, options,
-                 variables, (Function(f"f{index}"), *((Function("u", binding="unique"),) if r.random() < 0.2 else ())),
-                 tuple(references)),
-        )  # fmt: skip
+        plans.append(Plan(
+            one, one if r.random() < 0.8 else None, (*_edges(r, names, index, 0.4, 0.05), *libc), "$ORIGIN", True,
+            options, variables, (Function(f"f{index}"), *((Function("u", binding="unique"),) if r.random() < 0.2 else ())),
+            tuple(references),
+        ))  # fmt: skip
     env = {}
     if r.random() < 0.3:
         env["GLIBC_TUNABLES"] = _tunables(r)

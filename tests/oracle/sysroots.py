@@ -42,7 +42,7 @@ def archive() -> str | None:
             continue
         if path.suffix == ".sources":
             for stanza in text.split("\n\n"):
-                fields = dict(re.findall(r"(?m)^([A-Za-z-]+):\s*(.*)$", stanza))
+                fields: dict[str, str] = dict(re.findall(r"(?m)^([A-Za-z-]+):\s*(.*)$", stanza))
                 if "main" in fields.get("Components", "").split() and fields.get("Suites"):
                     found += [(uri, fields["Suites"]) for uri in fields.get("URIs", "").split()]
         else:

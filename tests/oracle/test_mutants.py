@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from dlwhy.loader import bind, glibc, image, mapping, process, relocate, search, sort, startup, tls
+from dlwhy.loader import bind, glibc, image, link_map, mapping, process, relocate, search, sort, startup, tls
 from dlwhy.loader.tunables import DEFAULTS, Reading
 from tests.oracle import compare, real
 from tests.oracle.agreement import workshop
-from tests.oracle.scenarios import Scenario, scenario
+from tests.oracle.scenarios import scenario
 from tests.oracle.sysroots import roots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tests.oracle.scenarios import Scenario
 
 pytestmark = [pytest.mark.oracle, pytest.mark.slow]
 
@@ -163,31 +165,61 @@ def _no_gap(
     return whole.but(offsets=tuple(offsets))
 
 
+def _unrounded(block: tls.StaticTls, segment: tls.Segment) -> tuple[int, int] | None:
+    if segment.align > block.align or block.free < segment.memsz:
+        return None
+    return block.used + segment.memsz, segment.memsz
+
+
+def _unlimited(
+    block: tls.StaticTls, segment: tls.Segment, *, optional: bool, _real: Any = tls.StaticTls.take
+) -> tuple[int, int] | None:
+    del optional
+    place: tuple[int, int] | None = _real(block, segment, optional=False)
+    return place
+
+
+def _runpath_first(finder: Any, of: Any, kind: str, _real: Any = search.Finder.path_list) -> Any:
+    return _real(finder, of, "RUNPATH" if kind == "RPATH" else kind)
+
+
+def _uncounted(elf: Any, _libc: glibc.Glibc) -> Any:
+    return relocate._null(elf, "x")
+
+
+class _Everything(int):
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return int.__hash__(self)
+
+
 MUTANTS: dict[str, tuple[object, str, object, str]] = {
     # what is broken: (where, name, what stands there instead, which family shows it)
     "gaps are not used at the start": (tls, "lay_out", _no_gap, "tls"),
-    "a latecomer is not rounded": (tls.StaticTls, "place", lambda s, g: None if g.align > s.align or s.free < g.memsz else (s.used + g.memsz, g.memsz), "tls"),
+    "a latecomer is not rounded": (tls.StaticTls, "place", _unrounded, "tls"),
     "nothing is given back": (tls.StaticTls, "give_back", _constant(None), "tls"),
-    "descriptors have no budget": (tls.StaticTls, "take", lambda s, g, optional, _t=tls.StaticTls.take: _t(s, g, False), "tls"),
-    "the flag DF_BIND_NOW is not seen": (bind, "is_lazy", lambda of, lazy, _p: lazy, "graph"),
+    "descriptors have no budget": (tls.StaticTls, "take", _unlimited, "tls"),
+    "the flag DF_BIND_NOW is not seen": (bind, "is_lazy", lambda _of, lazy, _prelinked: lazy, "graph"),
     "versions are not checked": (startup, "check_versions", _constant(None), "versions"),
     "versions are not checked by dlopen": (process, "check_versions", _constant(None), "versions"),
     "relocation in load order": (process, "depth_first", lambda maps, *_a, **_n: list(maps), "graph"),
     "tokens stand for themselves": (search.Finder, "expand", lambda _s, text, _of: text, "search"),
     "the class is not looked at": (mapping, "OTHER_CLASS", None, "search"),
     "the machine is not looked at": (mapping, "OTHER_MACHINE", None, "search"),
-    "RUNPATH is RPATH": (search.Finder, "path_list", lambda s, of, kind, _r=search.Finder.path_list: _r(s, of, "RUNPATH" if kind == "RPATH" else kind), "search"),
+    "RUNPATH is RPATH": (search.Finder, "path_list", _runpath_first, "search"),
     "no LD_LIBRARY_PATH": (search.Finder, "environment_list", _constant([]), "search"),
-    "one name is enough": (process.LinkMap, "answers_to", lambda s, name: s.has_name(name), "search"),
+    "one name is enough": (link_map.LinkMap, "answers_to", lambda s, name: s.has_name(name), "search"),
     "pages behind the end of the file are there": (image.Image, "touch", _constant(None), "corrupt"),
     "hash tables are not looked at": (process, "check_hash", _constant(None), "corrupt"),
-    "relocation counts are not looked at": (relocate, "_not_relative", lambda elf, _libc: relocate._null(elf, "x"), "corrupt"),
+    "relocation counts are not looked at": (relocate, "_not_relative", _uncounted, "corrupt"),
     "RELRO always works": (process.Process, "_protect", _constant(None), "corrupt"),
     "e_ident is never bad": (mapping, "_bad_ident", _constant(False), "corrupt"),
     "executable stacks are free": (process, "wants_execstack", _constant(False), "flags"),
     "nothing is ever closed": (process.Process, "_collect", lambda _s, _space: [], "tls"),
     "lookups of thread-local variables touch nothing": (process, "DYNAMIC", None, "tls"),
-    "filters are needs": (process, "DT_NEEDED", type("Any", (int,), {"__eq__": lambda *_: True, "__hash__": int.__hash__})(1), "flags"),
+    "filters are needs": (process, "DT_NEEDED", _Everything(1), "flags"),
     "no selection sort": (sort, "_depends_directly", _constant(False), "graph"),
 }  # fmt: skip
 
@@ -211,8 +243,10 @@ def test_the_unbroken_model(stage: Stage) -> None:
 def test_reading_of_tunables(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without GLIBC_TUNABLES some scenario differs."""
     made = glibc.glibc
-    blind = lambda _text: Reading(DEFAULTS, ())  # noqa: E731 -- a row's value
-    monkeypatch.setattr(
-        "dlwhy.question.glibc", lambda *a: (lambda g: g.but(values={**g.values, "read_tunables": blind}))(made(*a))
-    )
+
+    def blind(release: tuple[int, int], banner: str | None = None, loader_bytes: bytes = b"") -> glibc.Glibc:
+        right = made(release, banner, loader_bytes)
+        return right.but(values={**right.values, "read_tunables": lambda _text: Reading(DEFAULTS, ())})
+
+    monkeypatch.setattr("dlwhy.question.glibc", blind)
     assert caught(stage, available(), ["tls"])

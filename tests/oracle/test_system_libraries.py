@@ -52,7 +52,7 @@ def test_libraries_of_another_release(suite: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suite", SUITES)
 def test_libraries_of_this_machine_in_another_release(suite: str, tmp_path: Path) -> None:
-    """Libraries carried to another release fail there with the very message: a version, or what they need, is missing."""
+    """Libraries carried to another release fail there with the very message, mostly a version that is missing."""
     root = roots()[suite]
     if isinstance(root, str):
         pytest.skip(root)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,7 +59,7 @@ class TestDisjoint:
         variant, start, least = machine
         layout = lay_out(tuple(mapped), variant, start, least, 1664, None)
         spans = sorted(span(variant, offset, segment) for offset, segment in zip(layout.offsets, mapped, strict=True))
-        for (_, end), (begin, _) in zip(spans, spans[1:], strict=False):
+        for (_, end), (begin, _) in pairwise(spans):
             assert end <= begin
         assert spans[-1][1] <= layout.used
 
