@@ -114,8 +114,7 @@ OTHER_MACHINES = [
 @pytest.mark.parametrize(("machine", "variant", "start", "least", "libc_tls", "used", "size", "fits"), OTHER_MACHINES)
 def test_other_machines_have_the_measured_block(machine, variant, start, least, libc_tls, used, size, fits):
     """glibc 2.36 on the other machines: used, size and largest latecomer as measured under emulation."""
-    size, align = libc_tls
-    layout = lay_out((Segment(size, align, 0),), variant, start, least, 1664, None)
+    layout = lay_out((Segment(libc_tls[0], libc_tls[1], 0),), variant, start, least, 1664, None)
     assert (layout.used, layout.size) == (used, size), machine
     block = StaticTls(layout, variant, 512)
     assert tuple(largest(block, align) for align in (1, 8, 16, 32)) == fits

@@ -499,8 +499,8 @@ def spaces(r: random.Random, name: str) -> Scenario:
         options = ("-z,nodelete",) if r.random() < 0.1 else ()
         plans.append(Plan(
             one, one if r.random() < 0.8 else None, (*_edges(r, names, index, 0.4, 0.05), *libc), "$ORIGIN", True,
-            options, variables, (Function(f"f{index}"), *((Function("u", binding="unique"),) if r.random() < 0.2 else ())),
-            tuple(references),
+            options, variables,
+            (Function(f"f{index}"), *((Function("u", binding="unique"),) if r.random() < 0.2 else ())), tuple(references),
         ))  # fmt: skip
     env = {}
     if r.random() < 0.3:
