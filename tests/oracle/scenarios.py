@@ -500,7 +500,8 @@ def spaces(r: random.Random, name: str) -> Scenario:
         plans.append(Plan(
             one, one if r.random() < 0.8 else None, (*_edges(r, names, index, 0.4, 0.05), *libc), "$ORIGIN", True,
             options, variables,
-            (Function(f"f{index}"), *((Function("u", binding="unique"),) if r.random() < 0.2 else ())), tuple(references),
+            (Function(f"f{index}"), *((Function("u", binding="unique"),) if r.random() < 0.2 else ())),
+            tuple(references),
         ))  # fmt: skip
     env = {}
     if r.random() < 0.3:

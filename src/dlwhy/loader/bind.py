@@ -1,8 +1,8 @@
 """Versions and symbols through the scopes: which definition a reference gets, and which reference gets none.
 
-Binding a load is a join, not a walk: the names wanted by all objects to be relocated are gathered first and held against
-each object's hash table once; after that every lookup is a dictionary. What a lookup accepts is check_match and do_lookup_x
-of glibc elf/dl-lookup.c, rule by rule.
+Binding a load is a join, not a walk: the names wanted by all objects to be relocated are gathered first and held
+against each object's hash table once; after that every lookup is a dictionary. What a lookup accepts is check_match and
+do_lookup_x of glibc elf/dl-lookup.c, rule by rule.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Binding:
 
     @property
     def has_versym(self) -> bool:
-        """Whether symbols have versions: l_versyms is set only when the object needs or defines one (elf/dl-version.c)."""
+        """Whether symbols have versions: l_versyms is set when the object needs or defines one (elf/dl-version.c)."""
         if self._has_versym is None:
             dynamic = self._elf.dynamic
             self._has_versym = dynamic is not None and DT_VERSYM in dynamic.tags and bool(self.versions)
@@ -291,12 +291,12 @@ def _no_version_table(one: LinkMap, libc: Glibc) -> Death:
     expression = "version->filename == NULL || ! _dl_name_match_p (version->filename, map)"
     return Death(
         "version-table-missing", "relocate",
-        f"{one.shown} has no version table, but a versioned symbol of it is wanted; releases up to 2.40 stop with an assertion",
+        f"{one.shown} has no version table, but a versioned symbol of it is wanted; up to 2.40 an assertion fails",
         libc.assertion("dl-lookup.c", "check_match", expression), 127, one.shown,
     )  # fmt: skip
 
 
-# -- versions -----------------------------------------------------------------------------------------------------------
+# -- versions ----------------------------------------------------------------------------------------------------------
 
 
 def check_versions(
@@ -405,7 +405,7 @@ def _newest(defines: Iterable[object], name: str) -> str:
     return f"{family} versions up to {max(names, key=order)}" if names else f"no version of the family {family or name}"
 
 
-# -- references ---------------------------------------------------------------------------------------------------------
+# -- references --------------------------------------------------------------------------------------------------------
 
 
 def type_class(machine: Machine, kind: int) -> int:

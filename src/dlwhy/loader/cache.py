@@ -1,8 +1,8 @@
 """ld.so.cache as the loader reads it (glibc sysdeps/generic/dl-cache.h, elf/dl-cache.c).
 
-Two formats, and the old one with the new embedded behind it; the new one wins. Entries are sorted in descending order of a
-comparison in which runs of digits count as numbers, and found by binary search. Offsets of the new format count from the
-start of the new part.
+Two formats, and the old one with the new embedded behind it; the new one wins. Entries are sorted in descending order
+of a comparison in which runs of digits count as numbers, and found by binary search. Offsets of the new format count
+from the start of the new part.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ KINDS = {
     "static-tls-dynamic-in-use": "the segment is already used as dynamic TLS and cannot become static",
     "assertion": "the loader stops with an assertion",
     "signal": "the loader is killed by a signal while it reads the object",
-    "version-table-missing": "a library has no version table where a versioned symbol is bound to it (glibc up to 2.40)",
+    "version-table-missing": "a versioned symbol is bound to a library that has no version table (glibc up to 2.40)",
     "not-open": "the handle is not open",
     "audit": "an auditing library cannot be loaded",
     "host": "the program itself does not start",

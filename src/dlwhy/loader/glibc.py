@@ -2,8 +2,8 @@
 
 FEATURES lists, for each way in which the loader changed, its value from the first release on and then from every
 release that changed it. A release between two known ones takes the earlier row, which is how glibc itself develops;
-one before the first or after the last known release is not covered. BACKPORTS are changes that distributions took into an
-older release, each recognised by a string in the loader binary.
+one before the first or after the last known release is not covered. BACKPORTS are changes that distributions took
+into an older release, each recognised by a string in the loader binary.
 
 Citations are to glibc's own tree. "[M]" marks rows that the oracle compares with a real loader.
 """
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 OLDEST, NEWEST = (2, 17), (2, 43)
 """The releases whose sources were read; outside them a check is undecided."""
+
+_NOT_DEFINED = "not defined in file {file} with link time reference"
 
 FEATURES: dict[str, tuple[tuple[tuple[int, int], Any, str], ...]] = {
     # name: ((since, value, citation), …)
@@ -50,7 +52,7 @@ FEATURES: dict[str, tuple[tuple[tuple[int, int], Any, str], ...]] = {
         ((2, 27), True, "nptl/allocatestack.c, allocate_stack: it is added to it; bug 22637 [M 2.36]"),
     ),
     "auditor_profiles": (
-        ((2, 17), ("la_version",), "elf/dl-reloc.c, _dl_relocate_object: consider_profiling |= GLRO(dl_audit) != NULL [M]"),
+        ((2, 17), ("la_version",), "elf/dl-reloc.c, _dl_relocate_object: consider_profiling |= GLRO(dl_audit) != NULL"),
         ((2, 35), ("la_x86_64_gnu_pltenter", "la_x86_64_gnu_pltexit"), "commit 32612615c5, bug 23734"),
     ),
     "audit_unload_dies": (
@@ -123,8 +125,8 @@ FEATURES: dict[str, tuple[tuple[tuple[int, int], Any, str], ...]] = {
     ),
     "named_file_must_define": (
         # what is said when the file that a versioned reference names does not define the symbol; None: it need not
-        ((2, 17), "symbol {name}, version {version} not defined in file {file} with link time reference", "elf/dl-lookup.c"),
-        ((2, 27), "symbol {name} version {version} not defined in file {file} with link time reference", "elf/dl-lookup.c"),
+        ((2, 17), f"symbol {{name}}, version {{version}} {_NOT_DEFINED}", "elf/dl-lookup.c"),
+        ((2, 27), f"symbol {{name}} version {{version}} {_NOT_DEFINED}", "elf/dl-lookup.c"),
         ((2, 30), None, "elf/dl-lookup.c, do_lookup_x; bug 24741 [M]"),
     ),
     "base_version_as_fallback": (

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dlwhy.elf.machine import Machine
-from dlwhy.loader.glibc import Glibc
 from dlwhy.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dlwhy.elf.machine import Machine
+    from dlwhy.loader.glibc import Glibc
 
 
 class ProcessSettings(Record):

@@ -1,11 +1,13 @@
 """Where the pages of a mapped object come from, and what happens to whoever touches them.
 
 The loader maps the first segment over the whole range of the object and the others on top of it (glibc
-elf/dl-map-segments.h, _dl_map_segments). A page of a file mapping that begins behind the end of the file is there, but to
-touch it is SIGBUS; a page without the permission, or without any mapping, is SIGSEGV.
+elf/dl-map-segments.h, _dl_map_segments). A page of a file mapping that begins behind the end of the file is there, but
+to touch it is SIGBUS; a page without the permission, or without any mapping, is SIGSEGV.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 from dlwhy.elf.constants import DF_TEXTREL, DT_TEXTREL, PF_W, PF_X
 from dlwhy.loader.faults import NEAR, Death, Unknown
@@ -67,14 +69,14 @@ class Image:
     def _crosses(self) -> bool:
         """Whether a later mapping covers an earlier one: then no range is sure by itself."""
         ordered = [one for one in self._regions[1:] if one[3] or one[2] >= 0]
-        return any(one[1] > two[0] for one, two in zip(ordered, ordered[1:], strict=False))
+        return any(one[1] > two[0] for one, two in pairwise(ordered))
 
     def writable(self, low: int, high: int) -> bool:
         """Whether all that lies between is surely writable, without a look at each page."""
         return any(start <= low and high <= end for start, end in self.spans())
 
     def touch(self, vaddr: int, size: int, write: bool, why: str, stage: str) -> None:
-        """Touch `size` bytes at `vaddr`. Raises `Death` for a page that kills, `Unknown` for one that is another object's."""
+        """Touch `size` bytes at `vaddr`. Raises `Death` for a page that kills, `Unknown` for one of another object."""
         page, path = self._page, self._elf.path
         for at in range(vaddr & -page, vaddr + size, page):
             region = next((one for one in reversed(self._regions) if one[0] <= at < one[1]), None)
@@ -85,9 +87,11 @@ class Image:
                 raise self._killed(SIGSEGV, f"{why} at {at:#x}, where nothing is mapped", stage)
             start, _, offset, flags = region
             if flags & 7 == PF_X and not write:
-                raise Unknown(f"whether this processor lets a segment be read that may only be executed, as {path} has one", stage)
+                what = f"whether this processor lets a segment be read that may only be executed, as {path} has one"
+                raise Unknown(what, stage)
             if not flags & 7 or (write and not flags & PF_W and not self._textrel):
-                raise self._killed(SIGSEGV, f"{why} at {at:#x}, which is not {'writable' if flags & 7 else 'readable'}", stage)
+                lacking = "writable" if flags & 7 else "readable"
+                raise self._killed(SIGSEGV, f"{why} at {at:#x}, which is not {lacking}", stage)
             if offset >= 0 and offset + at - start >= self._end:
                 raise self._killed(SIGBUS, f"{why} at {at:#x}, but the file ends before", stage)
 

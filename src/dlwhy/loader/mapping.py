@@ -51,8 +51,8 @@ _SIGSEGV, _SIGBUS = 11, 7
 _ADDRESS_SPACE = 1 << 47
 _WRAPS = (1 << 64) - (1 << 48)
 _MAP_RANDOM = 1 << 40
-"""Objects are mapped within this many bytes of the end of the address space (28 random bits of pages): a segment that far
-behind the first one has no address at all."""
+"""Objects are mapped within this many bytes of the end of the address space (28 random bits of pages): a segment that
+far behind the first one has no address at all."""
 
 
 def died_reading(error: ElfError, stage: str) -> Exception:
@@ -124,7 +124,8 @@ def verify(view: View, path: str, host: ProcessSettings) -> str | None:
         raise bad("ELF file's phentsize not the expected size")
     length = elf.phnum * elf.layout.phdr_size
     if elf.phoff + length >= 1 << 64 and length:
-        raise Unknown(f"what stands before the first bytes of {path} in the loader's memory, where its headers begin", "header")
+        what = f"what stands before the first bytes of {path} in the loader's memory, where its headers begin"
+        raise Unknown(what, "header")
     if elf.phoff + length > len(head) and len(view.some(elf.phoff, length)) != length:
         raise bad("cannot read file data", 22 if elf.phoff >= 1 << 63 else 0)
     if host.libc.abi_note_checked and _other_kernel(elf, len(head), bad):
@@ -282,8 +283,8 @@ def _check_mapping(
 def _check_overlap(elf: Elf, host: ProcessSettings) -> None:
     """Raise `Unknown` for segments that lie over one another and come from different places of the file."""
     page = host.page
-    spans = [(row[3] & -page, row[3] + row[5] + -(row[3] + row[5]) % page, row[3] - row[2]) for row in elf.loads if row[5]]
-    spans.sort()
+    rows = [row for row in elf.loads if row[5]]
+    spans = sorted((row[3] & -page, row[3] + row[5] + -(row[3] + row[5]) % page, row[3] - row[2]) for row in rows)
     if any(one[1] > two[0] and one[2] != two[2] for one, two in pairwise(spans)):
         raise Unknown(f"what is left of segments of {elf.path} that lie over one another", "map")
 
@@ -330,7 +331,8 @@ def _check_dynamic(elf: Elf, host: ProcessSettings) -> None:
     def entry_size(table: int, tag: int, expression: str, size: int) -> None:
         if table in tags:
             if tag not in tags:
-                raise died_reading(ElfError(elf.path, -1, "a relocation table has no tag for the size of its entries"), "map")
+                error = ElfError(elf.path, -1, "a relocation table has no tag for the size of its entries")
+                raise died_reading(error, "map")
             holds(expression, tags[tag] == size)
 
     if DT_PLTREL in tags:

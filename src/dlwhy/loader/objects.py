@@ -47,7 +47,7 @@ class LoaderFacts:
 
 
 def _system_directories(data: bytes) -> tuple[str, ...]:
-    """Return the loader's system_dirs: strings that end in '/', one behind the other, the first below a lib directory."""
+    """Return the loader's system_dirs: strings that end in '/', one behind the other, the first of a lib directory."""
     best: list[bytes] = []
     run: list[bytes] = []
     behind = -1  # the last name of the run

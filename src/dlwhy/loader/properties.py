@@ -1,7 +1,7 @@
 """GNU properties as the loader reads them (glibc elf/dl-load.c _dl_process_pt_gnu_property; sysdeps/x86/dl-prop.h).
 
-Unlike a dump of notes this stops where the loader stops: at a note of the wrong alignment, a descriptor of the wrong size, or
-a property out of order.
+Unlike a dump of notes this stops where the loader stops: at a note of the wrong alignment, a descriptor of the wrong
+size, or a property out of order.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def work(elf: Elf, machine: Machine, libc: Glibc, lazy: bool, page: int, as_prog
             found.entries.append(one)
     except ElfError as error:
         found.end = died_reading(error, "relocate")
-    except Exception as end:  # noqa: BLE001 -- Death and Unknown, which are values here
+    except Exception as end:  # Death and Unknown, which are values here
         if type(end).__module__ != Death.__module__:
             raise
         found.end = end
@@ -77,7 +77,8 @@ def _entries(elf: Elf, machine: Machine, libc: Glibc, lazy: bool, image: Image |
         if DT_PLTGOT not in tags:
             raise _null(elf, "it has DT_JMPREL and no DT_PLTGOT")
         if image is not None:
-            image.touch(tags[DT_PLTGOT] + elf.layout.word_size, 2 * elf.layout.word_size, True, "DT_PLTGOT is written", "relocate")
+            word = elf.layout.word_size
+            image.touch(tags[DT_PLTGOT] + word, 2 * word, True, "DT_PLTGOT is written", "relocate")
     if libc.relr and DT_RELR in tags:
         if DT_RELRSZ not in tags:
             raise _null(elf, "it has DT_RELR and no DT_RELRSZ")
@@ -119,7 +120,7 @@ def _ranges(elf: Elf, lazy: bool, zero_is_none: bool) -> list[tuple[Table, bool]
 
 
 def _whole(size: int, elf: Elf) -> int:
-    """The bytes that are really applied: whole entries up to the end, none when the end wraps round to before the start."""
+    """The bytes that are really applied: whole entries up to the end, none when the end wraps to before the start."""
     entry = elf.layout.rela.size
     return -(-size // entry) * entry if 0 <= size < _HALF else 0
 
@@ -168,7 +169,8 @@ def _one_by_one(
             seen.add(info)
             yield info, deferred
         if kind or number < table.relative:
-            image.touch(offset, 2 * word if kind in machine.tlsdesc else word, True, "a relocation is applied", "relocate")
+            size = 2 * word if kind in machine.tlsdesc else word
+            image.touch(offset, size, True, "a relocation is applied", "relocate")
     for offset, _ in late:
         image.touch(offset, word, True, "a relocation is applied", "relocate")
 
@@ -190,7 +192,7 @@ def _not_relative(elf: Elf, libc: Glibc) -> Death:
 
 
 def versions_without_records(elf: Elf) -> bool:
-    """Whether DT_VERSYM stands without any record of a version: the loader then looks versions up in no table at all."""
+    """Whether DT_VERSYM stands without any record of a version: the loader then looks versions up in no table."""
     dynamic = elf.dynamic
     if dynamic is None or DT_VERSYM not in dynamic.tags:
         return False

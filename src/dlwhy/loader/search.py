@@ -1,4 +1,4 @@
-"""From a name to a file: the lists of places in the loader's order, every try kept (glibc elf/dl-load.c, _dl_map_object).
+"""From a name to a file: lists of places in the loader's order, every try kept (glibc elf/dl-load.c, _dl_map_object).
 
 Rule 1: the order stands in `Finder._places`, once.
 Rule 2: a search never ends in "not found" without the list of what was tried.
@@ -103,7 +103,7 @@ class Finder:
     # -- tokens and lists ----------------------------------------------------------------------------------------
 
     def origin(self, of: LinkMap) -> str | None:
-        """Return $ORIGIN of an object: the directory of the path it was opened by, made absolute, links not followed."""
+        """Return $ORIGIN of an object: the directory of the path that opened it, made absolute, links not followed."""
         if of.origin is None and of.name:
             path = of.name if of.name.startswith("/") else f"{self._settings.cwd.rstrip('/')}/{of.name}"
             of.origin = path.rpartition("/")[0] or "/"
@@ -333,7 +333,7 @@ class Finder:
     def _legacy_entry(self, word: int) -> bool:
         if not self._settings.libc.legacy_hwcaps:
             return True  # 2.37 and later ignore the word
-        # bit 63: tls; bits 48 to 62: platforms (x86-64: none known by number but haswell 0, xeon_phi 1); low: hwcap names
+        # bit 63: tls; bits 48 to 62: platforms (x86-64: only haswell 0 and xeon_phi 1 have a number); low: hwcap names
         rest = word & ~(1 << 63)
         if not rest:
             return True

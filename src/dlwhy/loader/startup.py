@@ -1,4 +1,4 @@
-"""The start of a program: from the kernel's execve to the loader's jump to the entry point (glibc elf/rtld.c, dl_main)."""
+"""The start of a program: from the kernel's execve to the loader's jump to its entry point (glibc elf/rtld.c)."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ def _map(process: Process, program: Elf | None) -> list[str]:
     if not process.libc.execstack_by_dlopen:
         if process.execstack and process.execstack_mode == 0:
             text = "Fatal glibc error: executable stack is not allowed"
-            raise StartFailed(text, 127, "the program asks for an executable stack, and glibc.rtld.execstack forbids it", "execstack", None)
+            why = "the program asks for an executable stack, and glibc.rtld.execstack forbids it"
+            raise StartFailed(text, 127, why, "execstack", None)
         process.execstack |= process.execstack_mode == 2
     process._join_namespace(main, space)  # noqa: SLF001 -- the loader's own two halves
 
@@ -119,7 +120,8 @@ def _check_versions(process: Process) -> None:
             check_versions(one, space.maps, process.libc, settings.argv0, process.notices, faults)
         except Fault as fault:
             text = told(fault.at_startup(settings.argv0))
-            raise StartFailed(text, 127, fault.because or fault.text, fault.kind, fault.subject or fault.object) from None
+            subject = fault.subject or fault.object
+            raise StartFailed(text, 127, fault.because or fault.text, fault.kind, subject) from None
         except Death as death:
             if faults and death.message is not None:
                 death.message = told(death.message)

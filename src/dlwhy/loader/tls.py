@@ -4,8 +4,8 @@ Every thread gets one block of static TLS next to its thread control block. Its 
 the segments of all start-up objects, laid out one after another, plus a surplus for latecomers. An object loaded later
 normally gets its thread-local storage from the heap, thread by thread (dynamic TLS). Only when a relocation hands out a
 fixed distance from the thread pointer (initial-exec access) must the whole segment of the *defining* object move into
-the surplus; when it does not fit, its alignment exceeds the block's, or its dynamic TLS is already in use, the load fails
-with one and the same message.
+the surplus; when it does not fit, its alignment exceeds the block's, or its dynamic TLS is already in use, the load
+fails with one and the same message.
 
 Variant II machines (x86, s390) lay blocks out below the thread pointer: an offset is the distance of a block's start
 below it. Variant I machines (arm, aarch64, ppc, riscv) count upwards from the start of the counted area.

@@ -1,7 +1,7 @@
 """$ORIGIN, $LIB and $PLATFORM in paths (ld.so(8), Dynamic string tokens; glibc elf/dl-load.c, _dl_dst_substitute).
 
-From 2.28 on a token's name ends where no letter, digit or underscore follows; earlier releases wanted the unbraced form to
-be followed by '/' or the end. Both readings agree on every path in use.
+From 2.28 on a token's name ends where no letter, digit or underscore follows; earlier releases wanted the unbraced form
+to be followed by '/' or the end. Both readings agree on every path in use.
 """
 
 from __future__ import annotations

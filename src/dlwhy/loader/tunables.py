@@ -1,9 +1,9 @@
-"""GLIBC_TUNABLES: which values take effect (glibc elf/dl-tunables.c, elf/dl-tunables.list), and what is said of the others.
+"""GLIBC_TUNABLES: which values take effect, and what is said of the others (glibc elf/dl-tunables.c, dl-tunables.list).
 
-Three readings, by release. Up to 2.38 each `name=value` takes effect as it is met, and a number ends where its digits end.
-2.39 (commits 680c597e9c, "elf: Do not parse ill-formatted strings", and f94446c38f) takes nothing of an ill-formed list,
-refuses a number with anything behind it, and says both. From 2.40 on (commit bcae44ea85, bug 31686) only the last setting of
-a name is looked at.
+Three readings, by release. Up to 2.38 each `name=value` takes effect as it is met, and a number ends where its digits
+end. 2.39 (commits 680c597e9c, "elf: Do not parse ill-formatted strings", and f94446c38f) takes nothing of an ill-formed
+list, refuses a number with anything behind it, and says both. From 2.40 on (commit bcae44ea85, bug 31686) only the last
+setting of a name is looked at.
 A name that is not known is ignored, and so is a value outside its bounds.
 """
 
@@ -98,7 +98,7 @@ def read_as_met(text: str) -> Reading:
 
 
 def _settings(text: str) -> Iterator[tuple[str, str]] | None:
-    """The (name, value) pairs of a list, or None for an ill-formed one: a last item without "=", or a value with one."""
+    """(name, value) pairs of a list, or None for an ill-formed one: a last item without "=", or a value with one."""
     items = text.split(":")
     if "=" not in items[-1] or any(item.count("=") > 1 for item in items):
         return None
