@@ -46,7 +46,7 @@ def own_facts(path: str) -> dict[str, Any]:
             (file, [(name, other & 0x7FFF, flags & 2 != 0) for name, _, flags, other in rows])
             for file, rows in versions.need_rows
         ]
-        facts["defines"] = [(one.name, one.index) for one in versions.defines or ()]
+        facts["defines"] = [(one.name, one.index) for one in versions.defines] if versions.defines else []
     elf.close()
     _files.close()
     return facts

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dlwhy.elf.constants import PT_DYNAMIC, PT_INTERP, PT_LOAD, PT_TLS
 from dlwhy.elf.dynamic import Dynamic
 from dlwhy.elf.machine import Machine, machine
-from dlwhy.elf.records import Layout, layout
+from dlwhy.elf.records import LAYOUTS, Layout, layout
 from dlwhy.elf.versions import Versions
 from dlwhy.errors import ElfError, OutOfBounds, TooLarge, Unmapped
 from dlwhy.record import Record
@@ -88,7 +88,7 @@ class Elf:
 
     __slots__ = (
         "_dynamic", "_dynamic_row", "_interp_row", "_loads", "_phdrs", "_sections", "_shdrs", "_symbols", "_versions",
-        "class_", "data", "entry", "flags", "ident", "layout", "machine", "path", "phentsize", "phnum", "phoff",
+        "class_", "data", "entry", "flags", "layout", "machine", "path", "phentsize", "phnum", "phoff",
         "shentsize", "shnum", "shoff", "shstrndx", "type", "version", "view",
     )  # fmt: skip
 
@@ -101,10 +101,9 @@ class Elf:
             raise ElfError(view.path, -1, _what_else(view))
         if len(head) < 16 or head[4] not in (1, 2) or head[5] not in (1, 2):
             raise ElfError(view.path, 4, "EI_CLASS and EI_DATA must be 1 or 2 (gABI ch. 4)")
-        self.ident = head[:16]
         self.class_ = head[4]
         self.data = head[5]
-        self.layout: Layout = layout(self.class_, self.data)
+        self.layout: Layout = LAYOUTS.get((head[4], head[5])) or layout(head[4], head[5])
         if len(head) < self.layout.ehdr_size:
             raise OutOfBounds(view.path, 0, f"the file ends at {len(head):#x}, inside the ELF header")
         (self.type, self.machine, self.version, self.entry, self.phoff, self.shoff, self.flags, _, self.phentsize,
@@ -115,6 +114,11 @@ class Elf:
         self._versions: Versions | None = None
         self._shdrs: bytes | None = None
         self._sections: tuple[Section, ...] | None = None
+
+    @property
+    def ident(self) -> bytes:
+        """e_ident."""
+        return self.view.head[:16]
 
     @property
     def little(self) -> bool:
@@ -147,6 +151,8 @@ class Elf:
         self._interp_row: tuple[int, ...] | None = None
         for row in rows:
             kind = row[0]
+            if kind > PT_INTERP:  # most are
+                continue
             if kind == PT_LOAD:
                 self._loads.append(row)
             elif kind == PT_DYNAMIC:
@@ -218,7 +224,8 @@ class Elf:
                 have = start + row[5] - vaddr
                 offset = vaddr - start + row[2]
                 if size <= have:
-                    return self._bytes(offset, size)
+                    view = self.view
+                    return view.read(offset, size) if offset + size <= view.size else self._bytes(offset, size)
                 end = max(row[5], row[6])
                 end = start + end + (-(start + end) % _PAGE)
                 if size > LARGEST_READ:

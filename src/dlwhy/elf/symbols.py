@@ -36,6 +36,8 @@ _NAME_BUDGET = 16
 _NAME_SLACK = 1 << 16
 _LONG = 256
 """Names beyond this many bytes are cut once and kept: many symbols may share one of a megabyte."""
+_FEW = 64
+"""Entries read one by one before the whole tables are: TLS relocations, say, want two or three of most libraries."""
 _PIECE = 24 * 16 * 2048
 """Bytes of a `.symtab` read at a time: a multiple of both record sizes."""
 
@@ -104,7 +106,7 @@ class DynamicSymbols:
 
     __slots__ = (
         "_bloom", "_buckets", "_budget", "_chain", "_count", "_data", "_elf", "_ends", "_hash", "_heads", "_hits",
-        "_long", "_names", "_searched", "_shift", "_symoffset", "_table",
+        "_long", "_names", "_searched", "_shift", "_singles", "_symoffset", "_table",
     )  # fmt: skip
 
     def __init__(self, elf: Elf) -> None:
@@ -112,6 +114,7 @@ class DynamicSymbols:
         self._data: bytes | None = None
         self._table: bytes | None = None
         self._names: bytes | None = None
+        self._singles = 0
         self._long: dict[int, bytes] = {}
         self._budget: int | None = None
         self._count = -1
@@ -255,19 +258,33 @@ class DynamicSymbols:
                 self._table = b""
         if (index + 1) * sym.size <= len(self._table):
             return sym.unpack_from(self._table, index * sym.size)
-        tags = self._tags()
+        return self._at(index)
+
+    def _at(self, index: int) -> tuple[int, ...]:
+        """One entry, read by itself."""
+        sym, tags = self._elf.layout.sym, self._tags()
         if DT_SYMTAB not in tags:
             raise ElfError(self._elf.path, -1, f"symbol {index} wanted, but there is no DT_SYMTAB")
         return sym.unpack(self._elf.at(tags[DT_SYMTAB] + index * sym.size, sym.size))
 
     def symbol(self, index: int) -> Symbol:
-        """Return one entry. Raises `ElfError` when the file has nothing at its place."""
+        """Return one entry; the first few cost no look at the rest of the tables.
+
+        Raises `ElfError` when the file has nothing at its place.
+        """
+        dynamic = self._elf.dynamic
+        self._singles += 1
+        if self._table is None and self._names is None and dynamic is not None and self._singles <= _FEW:
+            name, value, size, info, other, shndx = self._ordered(self._at(index))
+            return Symbol(index, dynamic.raw_string(name), value, size, info, other, shndx)
         name, value, size, info, other, shndx = self.fields(index)
         return Symbol(index, self.name_at(name), value, size, info, other, shndx)
 
     def fields(self, index: int) -> tuple[int, ...]:
-        """Return (st_name, st_value, st_size, st_info, st_other, st_shndx) without cutting the name. Raises `ElfError`."""
-        row = self._row(index)
+        """Return (st_name, st_value, st_size, st_info, st_other, st_shndx), the name uncut. Raises `ElfError`."""
+        return self._ordered(self._row(index))
+
+    def _ordered(self, row: tuple[int, ...]) -> tuple[int, ...]:
         if self._elf.layout.is64:
             name, info, other, shndx, value, size = row
             return name, value, size, info, other, shndx

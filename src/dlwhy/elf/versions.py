@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from dlwhy.elf.file import Elf
 
-_FIRST, _WINDOW = 2048, 1 << 20
+_FIRST, _WINDOW = 1024, 1 << 20
 """Bytes of a table that are read at first, and at most at once."""
 _NEW = tuple.__new__
 """Makes a record of the tuple of its fields, as calling its class does, at a third of the time."""
