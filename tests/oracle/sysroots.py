@@ -6,6 +6,7 @@ reported as not run, with the reason.
 
 from __future__ import annotations
 
+import functools
 import lzma
 import os
 import re
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 import urllib.error
 import urllib.request
+from fcntl import LOCK_EX, flock
 from pathlib import Path
 
 SUITES = {
@@ -89,14 +91,18 @@ def _unpack(suite: str, root: Path) -> None:
     work.rename(root)
 
 
+@functools.cache
 def sysroot(suite: str) -> tuple[Path | None, str]:
-    """(root, "") of a suite, or (None, why it cannot be had)."""
+    """(root, "") of a suite, or (None, why it cannot be had). A failure is final for this process."""
     root = cache() / "sysroots" / suite
     if root.is_dir():
         return root, ""
     root.parent.mkdir(parents=True, exist_ok=True)
     try:
-        _unpack(suite, root)
+        with Path(f"{root}.lock").open("w") as lock:  # the workers of one run start together
+            flock(lock, LOCK_EX)
+            if not root.is_dir():
+                _unpack(suite, root)
     except (OSError, urllib.error.URLError, subprocess.CalledProcessError, lzma.LZMAError) as error:
         return None, f"not run: {suite}: {error}"
     return root, ""

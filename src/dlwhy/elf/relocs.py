@@ -6,9 +6,8 @@ filtered by the strided low byte of r_info; only what is not relative becomes Py
 
 from __future__ import annotations
 
-import re
 from array import array
-from functools import cache
+from itertools import compress, count
 
 from dlwhy.elf.constants import (
     DT_JMPREL,
@@ -165,7 +164,7 @@ def survey(elf: Elf, table: Table, skip_types: frozenset[int], relative: int, re
     layout = lay.rela if table.rela else lay.rel
     step = layout.size
     wide = any(t > 255 for t in skip_types)
-    wanted = _other_bytes(skip_types)
+    wanted = _marks(skip_types, 0)
     before = table.relative
     keep = result.references
     words = step // lay.word_size
@@ -181,7 +180,8 @@ def survey(elf: Elf, table: Table, skip_types: frozenset[int], relative: int, re
         if before:
             first = column[:before]
             result.relative_wrong |= first.count(relative & 0xFF) != len(first)
-        places = [m.start() for m in wanted.finditer(column, min(before, len(column)))]
+            result.relative_wrong |= _has_wide_types(elf, data[: step * len(first)], step)
+        places = list(compress(count(before), column[before:].translate(wanted)))
         if wide or len(places) == len(column) or _has_wide_types(elf, data, step):
             rows = (row[1] for row in layout.iter_unpack(data[step * before :]))
             keep.update(dict.fromkeys(info for info in rows if split_info(elf, info)[1] not in skip_types))
@@ -212,15 +212,15 @@ def split_info(elf: Elf, info: int) -> tuple[int, int]:
     return (info >> 32, info & 0xFFFFFFFF) if elf.layout.is64 else (info >> 8, info & 0xFF)
 
 
-@cache
-def _other_bytes(kinds: frozenset[int]) -> re.Pattern[bytes]:
-    inner = b"".join(re.escape(bytes([k])) for k in sorted(kinds) if k < 256)
-    return re.compile(b"[^" + inner + b"]" if inner else b".", re.DOTALL)
+_TRANSLATIONS: dict[tuple[frozenset[int], int], bytes] = {}
 
 
-@cache
-def _low_bytes(kinds: frozenset[int]) -> re.Pattern[bytes]:
-    return re.compile(b"[" + b"".join(re.escape(bytes([k & 0xFF])) for k in sorted(kinds)) + b"]")
+def _marks(kinds: frozenset[int], mark: int) -> bytes:
+    """A table for `translate`: of the numbers below 256 these become `mark`, all others its opposite, as 1 and 0."""
+    found = _TRANSLATIONS.get((kinds, mark))
+    if found is None:
+        found = _TRANSLATIONS[kinds, mark] = bytes(mark if n in kinds else 1 - mark for n in range(256))
+    return found
 
 
 def of_types(elf: Elf, wanted: Iterable[int]) -> list[tuple[Relocation, str]]:
@@ -232,17 +232,21 @@ def of_types(elf: Elf, wanted: Iterable[int]) -> list[tuple[Relocation, str]]:
     kinds = frozenset(wanted)
     if not kinds:
         return []
-    low = _low_bytes(kinds)
+    wide = any(kind > 255 for kind in kinds)  # then their low bytes are looked for
+    wanted = _marks(frozenset(kind & 0xFF for kind in kinds) if wide else kinds, 1)
     result = []
     for table in tables(elf):
         layout = elf.layout.rela if table.rela else elf.layout.rel
         step = layout.size
         for data in _small(elf, table, step) or _pieces(elf, table, table.relative, step):
-            for match in low.finditer(_column(elf, data, table.rela)):
-                row = layout.unpack_from(data, match.start() * step)
+            marks = _column(elf, data, table.rela).translate(wanted)
+            place = marks.find(1)
+            while place >= 0:
+                row = layout.unpack_from(data, place * step)
                 symbol, kind = split_info(elf, row[1])
                 if kind in kinds:
                     result.append((Relocation(row[0], kind, symbol, row[2] if table.rela else 0), table.name))
+                place = marks.find(1, place + 1)
     return result
 
 

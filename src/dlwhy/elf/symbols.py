@@ -7,7 +7,6 @@ is found the symbols count that the loader's walk bucket by bucket would reach (
 
 from __future__ import annotations
 
-import re
 from array import array
 from itertools import compress, count
 
@@ -152,7 +151,11 @@ class DynamicSymbols:
             return 0
         limit = elf.view.size // elf.layout.sym.size
         if DT_HASH in tags:
-            return min(self._hash_words(tags[DT_HASH], 2)[1], limit)
+            try:
+                return min(self._hash_words(tags[DT_HASH], 2)[1], limit)
+            except ElfError:
+                if self._hash == DT_HASH:  # with DT_GNU_HASH beside it the loader never looks at this one
+                    raise
         if self._hash == DT_GNU_HASH:
             chain = self._load_chain()
             if chain:
@@ -203,9 +206,9 @@ class DynamicSymbols:
         size = 1024
         while True:
             data = elf.around(vaddr, 4 * known + size)
-            end = re.compile(_ODD).search(data[last::4], known)
-            if end:
-                return self._array(data[: 4 * end.end()])
+            end = data[last::4].translate(_ODD).find(1, known)
+            if end >= 0:
+                return self._array(data[: 4 * end + 4])
             if len(data) < 4 * known + size:
                 raise TooLarge(elf.path, -1, "the last chain of DT_GNU_HASH has no end in the file")
             size *= 8
@@ -395,11 +398,10 @@ class DynamicSymbols:
 
 
 _NATIVE = array("H", [1]).tobytes()[0]
-_ODD = b"[" + b"".join(b"\\x%02x" % n for n in range(1, 256, 2)) + b"]"
-_TLS_INFO = rb"[\x06\x16\x26\x36\x46\x56\x66\x76\x86\x96\xa6\xb6\xc6\xd6\xe6\xf6]"
-"""Patterns; compiled, and kept by re, when they are first wanted."""
-_FILE_INFO = b"\x04"
-assert STT_TLS == 6 and STT_FILE == 4  # noqa: PT018 -- what the two patterns above spell
+_ODD = b"\0\1" * 128
+_TLS_INFO = (b"\0" * STT_TLS + b"\1" + b"\0" * (15 - STT_TLS)) * 16
+"""Tables for `translate`: what is looked for becomes 1, all else 0. The type is the low half of st_info."""
+_FILE_INFO = bytes([STT_FILE])
 
 
 def tls_symbols(
@@ -427,8 +429,9 @@ def tls_symbols(
     for first, data in pieces:
         column = data[info_at::step]
         done = 0
-        for match in re.finditer(_TLS_INFO, column):
-            at = match.start()
+        marks = column.translate(_TLS_INFO)
+        at = -1
+        while (at := marks.find(1, at + 1)) >= 0:
             row = lay.sym.unpack_from(data, at * step)
             if lay.is64:
                 name, info, other, shndx, value, size = row

@@ -191,9 +191,14 @@ class Versions:
         return self._versym
 
     def index_of(self, symbol: int) -> int:
-        """Return the versym entry of a symbol, hidden bit included; 1 (global) when the table does not reach it."""
+        """Return the versym entry of a symbol, hidden bit included; 1 (global) without a table. Raises `ElfError`."""
         raw = self.versym()[2 * symbol : 2 * symbol + 2]
-        return int.from_bytes(raw, "little" if self._elf.little else "big") if len(raw) == 2 else 1
+        if len(raw) != 2:
+            if not self.has_versym:
+                return 1
+            assert self._elf.dynamic is not None
+            raw = self._elf.at(self._elf.dynamic.tags[DT_VERSYM] + 2 * symbol, 2)
+        return int.from_bytes(raw, "little" if self._elf.little else "big")
 
     def by_index(self) -> dict[int, tuple[str, int, bool, str | None]]:
         """Return version index -> (name, hash, hidden, file): needs and definitions in one table, as l_versions."""

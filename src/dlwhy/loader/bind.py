@@ -29,7 +29,7 @@ from dlwhy.elf.constants import (
 from dlwhy.elf.relocs import split_info
 from dlwhy.elf.symbols import gnu_hash
 from dlwhy.errors import ElfError
-from dlwhy.loader.faults import Death, Fault
+from dlwhy.loader.faults import Death, Fault, Unknown
 from dlwhy.loader.link_map import EXECUTABLE
 from dlwhy.loader.mapping import died_reading
 
@@ -114,6 +114,9 @@ class Binding:
             return None, 0
         entry = self._elf.versions.index_of(index)
         version = self.versions.get(entry & 0x7FFF)
+        if version is None and entry & 0x7FFF > max(self.versions):
+            what = f"what stands in memory behind the versions of {self._elf.path}, where symbol {index} has its own"
+            raise Unknown(what, "relocate")
         return (version if version is not None and version.hash else None), entry
 
 
@@ -345,6 +348,8 @@ def check_versions(
         wants_relr = libc.relr and DT_VERNEED in dynamic.tags and DT_RELR in dynamic.tags and not relr_ref
         if wants_relr and any(name.startswith("libc.so.") for name in dynamic.needed):
             raise Fault("missing-version", "version", "DT_RELR without GLIBC_ABI_DT_RELR dependency", of.shown)
+        if DT_VERSYM not in dynamic.tags and (versions.needs or versions.defines):
+            raise ElfError(of.shown, -1, "it needs or defines versions, and has no DT_VERSYM")
     except ElfError as error:
         raise died_reading(error, "version") from None
 
@@ -453,6 +458,10 @@ def resolve(
     name, value, size, info, other, shndx = side.symbol(index)
     if info >> 4 == STB_LOCAL or other & 3 in (STV_HIDDEN, STV_INTERNAL):
         return Definition(of, value, size, info, shndx), name, False
+    if not side.has_versym and of.elf is not None and of.elf.versions.has_versym:
+        # DT_VERSYM without any version: the loader looks into a table that it never made
+        error = ElfError(of.shown, -1, "DT_VERSYM stands without a version that is needed or defined")
+        raise died_reading(error, "relocate")
     wanted, _ = side.version_of(index)
     class_ = type_class(machine, kind)
     try:

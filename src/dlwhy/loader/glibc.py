@@ -10,8 +10,6 @@ Citations are to glibc's own tree. "[M]" marks rows that the oracle compares wit
 
 from __future__ import annotations
 
-import re
-
 from dlwhy.loader import tls, tunables
 from dlwhy.record import Record
 
@@ -239,6 +237,8 @@ class Glibc(Record):
 
         The source file is named as the loader binary has it: with the directory that its build was told.
         """
+        import re
+
         found = re.search(rb"\0(\.\./[\w./-]*/)" + re.escape(file.encode()) + rb"\0", self.strings)
         place = found[1].decode() if found else ""
         return f"Inconsistency detected by ld.so: {place}{file}: 0: {function}: Assertion `{expression}' failed!"

@@ -82,8 +82,8 @@ def died_reading(error: ElfError, stage: str) -> Exception:
 
 def verify(view: View, path: str, host: ProcessSettings) -> str | None:
     """Check the header of a candidate; return None to take it or why to pass over it. Raises `Fault`."""
-    if not view.regular and not view.read_errno and not view.head:
-        raise Unknown(f"{path} is no regular file; what reading it would give is not known", "header")
+    if not view.regular and view.unread:
+        raise Unknown(view.unread.format(path=path), "header")
     machine = host.machine
     size = 64 if machine.elf_class == 2 else 52
     head = view.head[: _FIRST_READ[machine.elf_class]]

@@ -5,8 +5,6 @@ Keyed by path; two paths of one file share the identity (device, inode) but keep
 
 from __future__ import annotations
 
-import re
-
 from dlwhy.elf.file import Elf
 from dlwhy.errors import DlwhyError, FilesError
 
@@ -17,11 +15,33 @@ if TYPE_CHECKING:
     from dlwhy.loader.cache import Cache
     from dlwhy.view import View
 
-_BANNER = re.compile(
-    rb"(?:GNU C Library|ld\.so) \(([^()\0\n]*)\) (?:stable|development) release version ([0-9]+)\.([0-9]+)"
-)
-_DIRECTORY = rb"/[^\0\s%:=\"']{1,200}/"
+_VERSION = b" release version "
+_KINDS = b") stable", b") development"
+_OWNERS = b"GNU C Library (", b"ld.so ("
+_NO_DIRECTORY = b" \t\n\r\v\f%:=\"'"
+_LONGEST_DIRECTORY = 202
 _LARGEST_RODATA = 1 << 22
+
+
+def _banner(data: bytes) -> tuple[tuple[int, int], str] | None:
+    """Return (release, banner) of "GNU C Library (BANNER) stable release version 2.36", None when it is nowhere."""
+    place = data.find(_VERSION)
+    while place >= 0:
+        before = data[data.rfind(b"\n", 0, place) + 1 : place].rpartition(b"\0")[2]
+        major, dot, rest = data[place + len(_VERSION) : place + len(_VERSION) + 16].partition(b".")
+        minor = rest[: len(rest) - len(rest.lstrip(b"0123456789"))]
+        for kind in _KINDS:
+            owner, banner = _split(before.removesuffix(kind))
+            if before.endswith(kind) and owner.endswith(_OWNERS) and dot and major.isdigit() and minor:
+                return (int(major), int(minor)), banner.decode("ascii", "replace")
+        place = data.find(_VERSION, place + 1)
+    return None
+
+
+def _split(text: bytes) -> tuple[bytes, bytes]:
+    """What stands up to the last bracket that opens, and behind it; nothing where one that closes comes later."""
+    left, bracket, right = text.rpartition(b"(")
+    return (left + bracket, right) if b")" not in right else (b"", b"")
 
 
 class LoaderFacts:
@@ -39,9 +59,11 @@ class LoaderFacts:
                 data = elf.view.some(row[2], row[5])
                 if b"/lib" in data:
                     self.strings += data
-        match = _BANNER.search(self.strings)
-        self.release: tuple[int, int] | None = (int(match[2]), int(match[3])) if match else None
-        self.banner: str | None = match[1].decode("ascii", "replace") if match else None
+        self.release: tuple[int, int] | None = None
+        self.banner: str | None = None
+        told = _banner(self.strings)
+        if told is not None:
+            self.release, self.banner = told
         self.directories = _system_directories(self.strings)
         """The default search directories compiled in, each with a trailing slash; empty when they cannot be found."""
 
@@ -57,7 +79,7 @@ def _system_directories(data: bytes) -> tuple[str, ...]:
         name = data[start : slash + 1]
         if start != behind:
             run = []
-        if re.fullmatch(_DIRECTORY, name):
+        if 2 < len(name) <= _LONGEST_DIRECTORY and name[:1] == b"/" and not any(byte in name for byte in _NO_DIRECTORY):
             run.append(name)
             if len(run) > len(best) and all(b"/lib" in one for one in run):
                 best = list(run)
@@ -117,9 +139,9 @@ class Objects:
             for row in elf.loads:
                 if row[5] > _LARGEST_RODATA:
                     continue
-                match = _BANNER.search(elf.view.some(row[2], row[5]))
-                if match:
-                    return (int(match[2]), int(match[3])), match[1].decode("ascii", "replace")
+                told = _banner(elf.view.some(row[2], row[5]))
+                if told is not None:
+                    return told
         except DlwhyError:
             pass
         return None

@@ -34,6 +34,8 @@ from dlwhy.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dlwhy.elf.file import Elf
     from dlwhy.loader.glibc import Glibc
     from dlwhy.loader.host import ProcessSettings
@@ -317,13 +319,18 @@ class Process:
             if at is not top and not at.initfini and (at.elf is None or at.elf.dynamic is not None):
                 at.initfini = [at, *direct]
 
-    def _needs(self, at: LinkMap) -> tuple[tuple[int, str], ...]:
+    def _needs(self, at: LinkMap) -> Iterator[tuple[int, str]]:
+        """Yield (tag, name) of what an object needs or filters; each name is read when its turn comes."""
         if at.elf is None:  # `plain`: the program that needs only libc
-            return self._plain_needs()
-        try:
-            return at.elf.dynamic.filters if at.elf.dynamic is not None else ()
-        except ElfError as error:
-            raise died_reading(error, "depend") from None
+            yield from self._plain_needs()
+            return
+        dynamic = at.elf.dynamic
+        for tag, offset in dynamic.lists if dynamic is not None else ():
+            try:
+                name = dynamic.string(offset)
+            except ElfError as error:
+                raise died_reading(error, "depend") from None
+            yield tag, name
 
     def _dependency(
         self, at: LinkMap, tag: int, name: str, mode: int, space: Namespace, by_dlopen: bool

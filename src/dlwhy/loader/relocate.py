@@ -18,7 +18,6 @@ from dlwhy.elf.constants import (
     DT_RELR,
     DT_RELRSZ,
     DT_SYMTAB,
-    DT_VERSYM,
 )
 from dlwhy.elf.relocs import Survey, Table, entries, relr, split_info, survey
 from dlwhy.errors import ElfError
@@ -189,11 +188,3 @@ def _not_relative(elf: Elf, libc: Glibc) -> Death:
     text = libc.assertion("dl-machine.h", "elf_machine_rela_relative", expression)
     why = f"DT_RELACOUNT of {elf.path} counts an entry that is not relative"
     return Death("assertion", "relocate", why, text, 127, elf.path)
-
-
-def versions_without_records(elf: Elf) -> bool:
-    """Whether DT_VERSYM stands without any record of a version: the loader then looks versions up in no table."""
-    dynamic = elf.dynamic
-    if dynamic is None or DT_VERSYM not in dynamic.tags:
-        return False
-    return not elf.versions.needs and not elf.versions.defines

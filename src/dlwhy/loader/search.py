@@ -96,7 +96,7 @@ class Finder:
         self._levels: tuple[str, ...] | None = None
         self._platform: str | None = None
         self._directory: dict[str, bool] = {}
-        self._open_error = codes.ENOENT
+        self._open_error = 0  # errno, which nobody resets between searches
         self._env: list[str] | None = None
         self._tokens: dict[str, str | None] | None = None
 
@@ -238,6 +238,7 @@ class Finder:
             attempts.append(Attempt(path, where, verdict))
             return None
         attempts.append(Attempt(path, where, "found"))
+        self._open_error = 0  # errno, which nobody resets between searches
         return view
 
     def _places(self, loader: LinkMap, program: LinkMap) -> Iterator[tuple[str, list[str]]]:
@@ -269,7 +270,6 @@ class Finder:
     def find(self, name: str, loader: LinkMap, program: LinkMap, verify: Verifier) -> Found:
         """Return the file that `name` means when `loader` asks for it. Raises `Missing` or `Fault`."""
         attempts: list[Attempt] = []
-        self._open_error = codes.ENOENT
         if "/" in name:
             path = self.expand(name, loader)
             if path is None:

@@ -6,10 +6,9 @@ to be followed by '/' or the end. Both readings agree on every path in use.
 
 from __future__ import annotations
 
-import re
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import re
     from collections.abc import Mapping
 
 _DST = r"\$(?:(ORIGIN|LIB|PLATFORM)(?![A-Za-z0-9_])|\{(ORIGIN|LIB|PLATFORM)\})"
@@ -19,6 +18,8 @@ def expand(text: str, values: Mapping[str, str | None]) -> str | None:
     """Return `text` with its tokens replaced, or None when one of them has no value here."""
     if "$" not in text:
         return text
+    import re  # tokens are rare, and its import is not cheap
+
     unresolved = False
 
     def value(match: re.Match[str]) -> str:
@@ -35,4 +36,8 @@ def expand(text: str, values: Mapping[str, str | None]) -> str | None:
 
 def has_token(text: str) -> bool:
     """Whether a token stands in `text`."""
-    return "$" in text and re.search(_DST, text) is not None
+    if "$" not in text:
+        return False
+    import re
+
+    return re.search(_DST, text) is not None
