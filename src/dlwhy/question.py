@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 
 from dlwhy.api import Host, Options
 from dlwhy.elf.machine import EM_X86_64, MACHINES, machine_name
@@ -40,7 +39,7 @@ LOADER_VARIABLES = (
     "GLIBC_TUNABLES",
 )  # fmt: skip
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_OVERRIDE = re.compile(r"(?:glibc-)?2\.([0-9]+)$")
+_OVERRIDE = r"(?:glibc-)?2\.([0-9]+)$"
 
 
 class Request(Record):
@@ -263,7 +262,9 @@ def _settings(
     except DlwhyError as error:
         gap = gap or f"the loader: {error}"
     if options.libc is not None:
-        match = _OVERRIDE.match(options.libc)
+        import re
+
+        match = re.match(_OVERRIDE, options.libc)
         if match is None:
             raise UsageError(f"--libc {options.libc}: write a release such as glibc-2.31")
         release, banner = (2, int(match[1])), None

@@ -5,8 +5,6 @@ A host without a row opens with RTLD_NOW, as `plain` does, and gives its threads
 
 from __future__ import annotations
 
-import re
-
 from dlwhy.record import Record
 
 TYPE_CHECKING = False
@@ -29,8 +27,8 @@ class KnownHost(Record):
 
     kind: str
     """How a load is tried in it: "node", "python", "perl", or "" where no command line does it."""
-    pattern: str
-    """Regular expression for the base name of the executable."""
+    names: tuple[str, ...]
+    """Base names of the executable, digits and dots at the end left out."""
     binding: int
     """RTLD_LAZY or RTLD_NOW."""
     smallest_stack: int
@@ -47,28 +45,28 @@ _NODE = (
     '"pthread_create: Invalid argument" to standard error'
 )
 _OVERFLOW = "they run out of it and die of a signal"
-_OTHER = KnownHost("", r".*", RTLD_NOW, DEFAULT_STACK, LEAST_STACK, _OVERFLOW, "no row: as plain")
+_OTHER = KnownHost("", (), RTLD_NOW, DEFAULT_STACK, LEAST_STACK, _OVERFLOW, "no row: as plain")
 HOSTS: tuple[KnownHost, ...] = (
     KnownHost(
-        "node", r"node(js)?|electron", RTLD_LAZY, 4 * 8192, LEAST_REST, _NODE,
+        "node", ("node", "nodejs", "electron"), RTLD_LAZY, 4 * 8192, LEAST_REST, _NODE,
         "node process.dlopen(): flags default to RTLD_LAZY; "
         "src/inspector_agent.cc, StartDebugSignalHandler: a stack of 4 * 8192 bytes [M 20]",
     ),
     KnownHost(
-        "", r"java", RTLD_LAZY, 1 << 20, 136 << 10, "the virtual machine does not start",
+        "", ("java",), RTLD_LAZY, 1 << 20, 136 << 10, "the virtual machine does not start",
         "openjdk os_linux.cpp: RTLD_LAZY, ThreadStackSize 1 MiB; java -Xss: at least 136k "
         "[M 17: it starts with 108.3 KiB left, and not with 108.25]",
     ),
     KnownHost(
-        "perl", r"perl[0-9.]*", RTLD_LAZY, DEFAULT_STACK, LEAST_STACK, _OVERFLOW,
+        "perl", ("perl",), RTLD_LAZY, DEFAULT_STACK, LEAST_STACK, _OVERFLOW,
         "perl ext/DynaLoader/dl_dlopen.xs: RTLD_LAZY unless PERL_DL_NONLAZY is set",
     ),
     KnownHost(
-        "", r"ruby[0-9.]*", RTLD_LAZY, 1 << 20, LEAST_STACK, _OVERFLOW,
+        "", ("ruby",), RTLD_LAZY, 1 << 20, LEAST_STACK, _OVERFLOW,
         "ruby dln.c: RTLD_LAZY; vm_core.h, RUBY_VM_THREAD_MACHINE_STACK_SIZE 1 MiB",
     ),
     KnownHost(
-        "python", r"(python|pypy)[0-9.]*", RTLD_NOW, DEFAULT_STACK, LEAST_STACK, _OVERFLOW,
+        "python", ("python", "pypy"), RTLD_NOW, DEFAULT_STACK, LEAST_STACK, _OVERFLOW,
         "cpython sys.setdlopenflags(), Modules/_ctypes/callproc.c: RTLD_NOW; Python/thread_pthread.h: default stack "
         "[M 3.11: threads run with 82 KiB left, and die with 5]",
     ),
@@ -79,8 +77,8 @@ def known_host(executable: str | None) -> KnownHost:
     """Return the row of an executable, by its base name."""
     if executable is None:
         return _OTHER
-    base = executable.rpartition("/")[2]
-    return next((row for row in HOSTS if re.fullmatch(row.pattern, base)), _OTHER)
+    base = executable.rpartition("/")[2].rstrip("0123456789.")
+    return next((row for row in HOSTS if base in row.names), _OTHER)
 
 
 def inferred(step_name: str) -> tuple[str, str] | None:
@@ -88,9 +86,10 @@ def inferred(step_name: str) -> tuple[str, str] | None:
     base = step_name.rpartition("/")[2]
     if base.endswith(".node"):
         return "node", "*.node is a Node addon"
-    match = re.search(r"\.cpython-3([0-9]+)[^/]*\.so$", base)
-    if match:
-        return f"python3.{match[1]}", f"*.cpython-3{match[1]}*.so is an extension of that Python"
+    _, tag, rest = base.partition(".cpython-3")
+    minor = rest[: len(rest) - len(rest.lstrip("0123456789"))]
+    if tag and minor and rest.endswith(".so"):
+        return f"python3.{minor}", f"*.cpython-3{minor}*.so is an extension of that Python"
     if base.endswith(".abi3.so"):
         return "python3", "*.abi3.so is a Python extension"
     return None
