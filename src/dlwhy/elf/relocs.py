@@ -6,7 +6,7 @@ filtered by the strided low byte of r_info; only what is not relative becomes Py
 
 from __future__ import annotations
 
-from array import array
+import sys
 from itertools import compress, count
 
 from dlwhy.elf.constants import (
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from dlwhy.elf.file import Elf
 
-_LITTLE = array("H", [1]).tobytes()[0] == 1
+_LITTLE = sys.byteorder == "little"
 _PIECE = 24 * 8 * 2048
 """Bytes read at a time: a multiple of every record size."""
 
@@ -79,13 +79,13 @@ def tables(elf: Elf) -> tuple[Table, ...]:
     jump = tags.get(DT_JMPREL, 0)
     jump_size = tags.get(DT_PLTRELSZ, 0) if jump else 0
     result = []
-    for name, start, size, count, rela in _TABLES:
+    for name, start, size, counted, rela in _TABLES:
         length = tags.get(size, 0) if start in tags else 0
         if length:
             if jump_size and tags[start] + length == jump + jump_size and (tags.get(DT_PLTREL) == DT_RELA) == rela:
                 length -= jump_size
             if length > 0:
-                result.append(_NEW(Table, (name, tags[start], length, rela, tags.get(count, 0))))
+                result.append(_NEW(Table, (name, tags[start], length, rela, tags.get(counted, 0))))
     if jump_size:
         result.append(_NEW(Table, ("DT_JMPREL", jump, jump_size, tags.get(DT_PLTREL, DT_RELA) == DT_RELA, 0)))
     return tuple(result)
@@ -160,6 +160,8 @@ def survey(elf: Elf, table: Table, skip_types: frozenset[int], relative: int, re
 
     Raises `ElfError` where the table leaves the file.
     """
+    from array import array  # brings collections with it, which `tree` does without
+
     lay = elf.layout
     layout = lay.rela if table.rela else lay.rel
     step = layout.size

@@ -7,7 +7,7 @@ is found the symbols count that the loader's walk bucket by bucket would reach (
 
 from __future__ import annotations
 
-from array import array
+import sys
 from itertools import compress, count
 
 from dlwhy.elf.constants import (
@@ -26,7 +26,8 @@ from dlwhy.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from array import array
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from dlwhy.elf.file import Elf
 
@@ -117,9 +118,9 @@ class DynamicSymbols:
         self._long: dict[int, bytes] = {}
         self._budget: int | None = None
         self._count = -1
-        self._chain: array[int] | None = None
-        self._buckets = array("I")
-        self._bloom: array[int] = array("I")
+        self._chain: Sequence[int] | None = None
+        self._buckets: Sequence[int] = ()
+        self._bloom: Sequence[int] = ()
         self._shift = 0
         self._symoffset = 0
         self._ends: dict[int, int] = {}
@@ -167,12 +168,14 @@ class DynamicSymbols:
         return self._array(self._elf.at(vaddr, 4 * number))
 
     def _array(self, data: bytes, code: str = "I") -> array[int]:
+        from array import array  # brings collections with it, which `tree` does without
+
         words = array(code, data)
-        if (self._elf.data == 1) != (_NATIVE == 1):
+        if (self._elf.data == 1) != _LITTLE:
             words.byteswap()
         return words
 
-    def _load_chain(self) -> array[int]:
+    def _load_chain(self) -> Sequence[int]:
         # DT_GNU_HASH: nbuckets symoffset bloom_size bloom_shift, bloom words, buckets, chain
         if self._chain is not None:
             return self._chain
@@ -182,7 +185,7 @@ class DynamicSymbols:
         nbuckets, self._symoffset, bloom_size, self._shift = self._words(vaddr, 4)
         filter_size = bloom_size * word
         if not nbuckets:  # an object without buckets is passed over (elf/dl-lookup.c, do_lookup_x)
-            self._chain = array("I")
+            self._chain = ()
             return self._chain
         if filter_size + 4 * nbuckets > elf.view.size:
             counts = f"{nbuckets} buckets and {bloom_size} filter words"
@@ -192,7 +195,7 @@ class DynamicSymbols:
         self._buckets = buckets = self._array(data[filter_size:])
         top = max(buckets, default=0)
         if not top or top < self._symoffset:
-            self._chain = array("I")
+            self._chain = ()
         else:
             self._chain = self._read_chain(vaddr + 16 + len(data), top - self._symoffset)
         return self._chain
@@ -397,7 +400,7 @@ class DynamicSymbols:
             return []
 
 
-_NATIVE = array("H", [1]).tobytes()[0]
+_LITTLE = sys.byteorder == "little"
 _ODD = b"\0\1" * 128
 _TLS_INFO = (b"\0" * STT_TLS + b"\1" + b"\0" * (15 - STT_TLS)) * 16
 """Tables for `translate`: what is looked for becomes 1, all else 0. The type is the low half of st_info."""
