@@ -133,6 +133,13 @@ class Files:
             return False
         return stat_bits.S_ISREG(mode) and bool(mode & 0o111)
 
+    def set_user_id(self, path: str) -> bool:
+        """Whether `path` leads to a file with the set-user-ID bit."""
+        try:
+            return bool(os.stat(self.real(path)).st_mode & stat_bits.S_ISUID)
+        except (OSError, FilesError, ValueError):
+            return False
+
     def link(self, path: str) -> str | None:
         """Return the target of the symbolic link at `path`, or None when it is none."""
         try:
@@ -188,6 +195,10 @@ class DictFiles(Files):
     def executable(self, path: str) -> bool:
         """Whether there is such a file: a dict keeps no modes."""
         return self.kind(path) == "file"
+
+    def set_user_id(self, path: str) -> bool:  # noqa: ARG002 -- the shape of Files
+        """Return False: a dict keeps no modes."""
+        return False
 
     def link(self, path: str) -> str | None:  # noqa: ARG002 -- the shape of Files
         """Return None: a dict has no links."""

@@ -129,7 +129,8 @@ def judge(one: Scenario, seen: real.RealRun, said: dlwhy.CheckReport) -> Verdict
             break
         if step.outcome == "dies":
             messages.append(seen.stderr)
-            if mine.message is not None and not without_line(seen.stderr).endswith(without_line(mine.message.encode() + b"\n")):
+            said_last = b"" if mine.message is None else without_line(mine.message.encode() + b"\n")
+            if not without_line(seen.stderr).endswith(said_last):
                 wrong.append(f"{name}: dies of {mine.message!r}, really {seen.stderr[-300:]!r}")
             left_open = True
             break

@@ -1,7 +1,7 @@
 """Real libraries damaged at random, opened by the real loader and by dlwhy.
 
-A damaged constructor or function is not the loader's work; what the loader itself reads is: headers, program headers, the
-dynamic section, its tables, and where the file ends.
+A damaged constructor or function is not the loader's work; what the loader itself reads is: headers, program headers,
+the dynamic section, its tables, and where the file ends.
 """
 
 from __future__ import annotations

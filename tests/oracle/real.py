@@ -95,7 +95,7 @@ def _maps(text: str) -> dict[str, str]:
 
 
 @contextmanager
-def _proc(root: Path, program: Path) -> Generator[None]:
+def proc(root: Path, program: Path) -> Generator[None]:
     """Give a root what the loader reads of /proc: where the program is ($ORIGIN). One process a root at a time."""
     link = root / "proc/self/exe"
     link.parent.mkdir(parents=True, exist_ok=True)
@@ -143,7 +143,7 @@ def run(
         os.chdir(cwd)
         signal.alarm(20)
 
-    with _proc(root, image) if inside else nullcontext():
+    with proc(root, image) if inside else nullcontext():
         done = subprocess.run(
             arguments,
             executable=image,
@@ -153,10 +153,10 @@ def run(
             capture_output=True,
             check=False,
         )  # a fresh process, nothing of ours in its environment
-    return _read(report, done.returncode, done.stderr)
+    return read(report, done.returncode, done.stderr)
 
 
-def _read(report: Path, status: int, stderr: bytes) -> RealRun:
+def read(report: Path, status: int, stderr: bytes) -> RealRun:
     if not report.exists():
         return RealRun(False, stderr, status, (), (), None)
     result: list[RealStep] = []
@@ -190,4 +190,4 @@ def _read(report: Path, status: int, stderr: bytes) -> RealRun:
     return RealRun(True, stderr, status, tuple(result), start or (), tls)
 
 
-__all__ = ["RealRun", "RealStep", "plain", "rtld_words", "run"]
+__all__ = ["RealRun", "RealStep", "plain", "proc", "read", "rtld_words", "run"]

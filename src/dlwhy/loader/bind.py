@@ -348,10 +348,11 @@ def check_versions(
         wants_relr = libc.relr and DT_VERNEED in dynamic.tags and DT_RELR in dynamic.tags and not relr_ref
         if wants_relr and any(name.startswith("libc.so.") for name in dynamic.needed):
             raise Fault("missing-version", "version", "DT_RELR without GLIBC_ABI_DT_RELR dependency", of.shown)
-        if DT_VERSYM not in dynamic.tags and (versions.needs or versions.defines):
-            raise ElfError(of.shown, -1, "it needs or defines versions, and has no DT_VERSYM")
+        alone = DT_VERSYM not in dynamic.tags and bool(versions.needs or versions.defines)
     except ElfError as error:
         raise died_reading(error, "version") from None
+    if alone:
+        raise died_reading(ElfError(of.shown, -1, "it needs or defines versions, and has no DT_VERSYM"), "version")
 
 
 def _first_version(elf: Elf) -> int:

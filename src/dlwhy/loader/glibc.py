@@ -49,6 +49,10 @@ FEATURES: dict[str, tuple[tuple[tuple[int, int], Any, str], ...]] = {
         ((2, 17), False, "nptl/allocatestack.c, allocate_stack: the guard comes out of the stack asked for"),
         ((2, 27), True, "nptl/allocatestack.c, allocate_stack: it is added to it; bug 22637 [M 2.36]"),
     ),
+    "audit_by_string": (
+        ((2, 17), False, "elf/rtld.c, process_dl_audit: names that count make the list"),
+        ((2, 32), True, "elf/rtld.c, audit_list_add_string: any LD_AUDIT does, also without a name that counts [M]"),
+    ),
     "auditor_profiles": (
         ((2, 17), ("la_version",), "elf/dl-reloc.c, _dl_relocate_object: consider_profiling |= GLRO(dl_audit) != NULL"),
         ((2, 35), ("la_x86_64_gnu_pltenter", "la_x86_64_gnu_pltexit"), "commit 32612615c5, bug 23734"),
@@ -207,7 +211,7 @@ BACKPORTS: tuple[Backport, ...] = (
     ),
     Backport(
         (2, 31), b"glibc.rtld.optional_static_tls",
-        {"surplus": tls.surplus_first_edition, "tls_tunables": True},
+        {"surplus": tls.surplus_first_edition, "tls_tunables": True, "audit_by_string": True},
         "Debian 2.31-13+deb11u*: commit ffb17e7ba3 in its first edition [M]",
     ),
     Backport(

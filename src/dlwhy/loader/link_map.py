@@ -31,8 +31,9 @@ class LinkMap:
     """One loaded object. Mutable: it is the loader's own state."""
 
     __slots__ = (
-        "_soname", "binding", "depth", "elf", "flags_1", "forced_by", "global_", "how", "identity", "init_called", "initfini", "lazy", "loader",
-        "module_id", "name", "names", "namespace", "needed_by", "nodelete", "opened", "origin", "path_lists", "program_name",
+        "_soname", "binding", "depth", "elf", "flags_1", "forced_by", "global_", "how", "identity", "init_called",
+        "initfini", "lazy", "loader", "module_id", "name", "names", "namespace", "needed_by", "nodelete", "opened",
+        "origin", "path_lists", "program_name",
         "reldeps", "relocated", "request", "scopes", "searchlist", "soname_added", "static_since", "tls",
         "tls_before", "tls_offset", "type", "versions_checked",
     )  # fmt: skip

@@ -1,8 +1,8 @@
 """Process: one modelled process, from its start through a sequence of dlopen, dlclose and dlsym.
 
-The state is the loader's own: link maps per namespace, scopes, the static TLS block. Each public method is one call of the
-loader's interface and returns what happened as a value; inside, errors travel as the loader throws them (`Fault`), and a
-failed call leaves behind exactly what the real one leaves behind.
+The state is the loader's own: link maps per namespace, scopes, the static TLS block. Each public method is one call of
+the loader's interface and returns what happened as a value; inside, errors travel as the loader throws them (`Fault`),
+and a failed call leaves behind exactly what the real one leaves behind.
 Sources: glibc elf/rtld.c dl_main, elf/dl-deps.c, elf/dl-open.c, elf/dl-reloc.c, elf/dl-close.c.
 """
 
@@ -29,6 +29,7 @@ from dlwhy.loader.mapping import check_hash, check_segments, died_reading, verif
 from dlwhy.loader.relocate import Work, work
 from dlwhy.loader.search import Attempt, Finder, Missing
 from dlwhy.loader.sort import depth_first, selection
+from dlwhy.loader.tokens import has_token
 from dlwhy.loader.tunables import DEFAULTS, Reading
 from dlwhy.record import Record
 
@@ -87,6 +88,8 @@ class Process:
         self.searches: list[SearchRecord] = []
         self.notices: list[str] = list(reading.notices)
         self.assumptions: list[str] = []
+        self.guarded = False
+        """Whether what is mapped is a preload or an auditor of a process in secure mode."""
         self.profiling = False
         """Whether an auditor makes the loader keep jump tables lazy that ask for immediate binding."""
         self.auditors = 0
@@ -104,7 +107,7 @@ class Process:
 
     @property
     def execstack_mode(self) -> int:
-        """What glibc.rtld.execstack comes to: 0 forbidden, 1 at start-up only, 2 from the start (2.42, or a backport)."""
+        """What glibc.rtld.execstack comes to: 0 forbidden, 1 at start-up only, 2 from the start."""
         mode = self.tunables.execstack
         return 1 if mode == 2 and not self.libc.execstack_forced else mode
 
@@ -161,7 +164,7 @@ class Process:
                 return one
         assert self.program is not None
         try:
-            found = self.finder.find(name, loader, self.program, self._verify)
+            found = self.finder.find(name, loader, self.program, self._verify, self.guarded)
         except Missing as missing:
             self.searches.append(SearchRecord(name, asker, None, "missing", missing.attempts))
             if missing.other_class:
@@ -245,7 +248,7 @@ class Process:
         if self.execstack or not wants_execstack(elf, self.settings):
             return
         if not self.libc.execstack_by_dlopen and (by_dlopen or self.execstack_mode != 1):
-            when = "dlopen does not make it executable" if by_dlopen else "glibc.rtld.execstack forbids to make it executable"
+            when = "dlopen does not make it executable" if by_dlopen else "glibc.rtld.execstack decides who gets one"
             raise Fault(
                 "execstack", "map", "cannot enable executable stack as shared object requires", name, 22,
                 because=f"it asks for an executable stack (PT_GNU_STACK), and since glibc 2.41 {when}",
@@ -281,7 +284,7 @@ class Process:
     def _walk(
         self, known: list[tuple[LinkMap, bool]], top: LinkMap, mode: int, space: Namespace, by_dlopen: bool
     ) -> None:
-        """Grow `known`, (object, whether its needs are loaded), until all are: what an object filters goes in front of it."""
+        """Grow `known`, (object, whether its needs are loaded), until all are; what one filters goes before it."""
         reached = {id(one) for one, _ in known}
         position = moves = 0
         while position < len(known):
@@ -310,8 +313,8 @@ class Process:
                     del known[late]
                     moves += 1
                     if moves > len(known) ** 2 + 64:
-                        why = f"{at.shown} and {dependency.shown} filter one another: the loader moves them for ever, until its stack ends"
-                        raise Death("signal", "depend", why, None, -11, at.shown)
+                        why = f"{at.shown} and {dependency.shown} filter one another: the loader moves them until"
+                        raise Death("signal", "depend", f"{why} its stack ends", None, -11, at.shown)
                 known.insert(place, (dependency, False))
                 place += 1
                 space.maps.remove(dependency)
@@ -325,7 +328,9 @@ class Process:
             yield from self._plain_needs()
             return
         dynamic = at.elf.dynamic
-        for tag, offset in dynamic.lists if dynamic is not None else ():
+        if dynamic is None:
+            return
+        for tag, offset in dynamic.lists:
             try:
                 name = dynamic.string(offset)
             except ElfError as error:
@@ -336,13 +341,16 @@ class Process:
         self, at: LinkMap, tag: int, name: str, mode: int, space: Namespace, by_dlopen: bool
     ) -> LinkMap | None:
         """One need of an object, loaded; None for one that is passed over."""
+        if self.settings.secure and has_token(name):
+            raise Fault("not-found", "depend", "DST not allowed in SUID/SGID programs", name, needed_by=at.shown)
         expanded = self.finder.expand(name, at)
         if not expanded:
             if tag == DT_AUXILIARY:
                 raise Fault("not-found", "depend", "empty dynamic string token substitution", name, needed_by=at.shown)
             return None
         try:
-            return self.map_object(expanded, at, at.type if at.type != EXECUTABLE else LIBRARY, mode, space, by_dlopen, at)
+            type_ = at.type if at.type != EXECUTABLE else LIBRARY
+            return self.map_object(expanded, at, type_, mode, space, by_dlopen, at)
         except Fault:
             if tag == DT_AUXILIARY:
                 return None
@@ -372,10 +380,10 @@ class Process:
             one.lazy = is_lazy(one, mode_lazy, self.profiling)
             plan = self._work(one)
             plans.append((one, plan))
-            try:
+            try:  # noqa: SIM105 -- contextlib costs a start-up more than this saves
                 wanted |= wanted_names(one, [info for info, deferred in plan.entries if not deferred], self.machine)
-            except ElfError:
-                pass  # met again, in its place, when the reference is resolved
+            except ElfError:  # met again, in its place, when the reference is resolved
+                pass
         scopes = {id(scope): scope for one in todo for scope in one.scopes}
         try:
             lookup.prepare(wanted, scopes.values())
@@ -486,7 +494,7 @@ class Process:
         elif segment.align > self.static.align:
             kind_ = "static-tls-alignment"
             because = (
-                f"its TLS segment is aligned to {segment.align} bytes, the static TLS block only to {self.static.align}; "
+                f"its TLS segment is aligned to {segment.align} bytes, the static TLS block to {self.static.align}; "
                 "no size of the block changes that"
             )
         else:
@@ -503,7 +511,7 @@ class Process:
                     and self._used_dynamically(victim)
                 ):
                     self.assumptions.append(
-                        f"{victim.shown} was loaded earlier and has not touched its thread-local variables since; had it, "
+                        f"{victim.shown} was loaded earlier and has not touched its thread-local variables; had it, "
                         "this load would fail"
                     )
                 return
@@ -520,7 +528,7 @@ class Process:
         raise fault
 
     def _where_from(self) -> str:
-        """What the free bytes are made of: the surplus and the rounding of its end, less what came late and took some."""
+        """What the free bytes are made of: the surplus and the rounding of its end, less what latecomers took."""
         assert self.static is not None
         taken = self.static.used - self.start_used
         rounding = self.static.size - self.start_used - self.surplus
@@ -600,7 +608,7 @@ class Process:
             one.static_since = "startup"
 
     def initialise_tls(self, of: LinkMap) -> None:
-        """Copy an object's initialisation image into the block: _dl_allocate_tls_init, _dl_init_static_tls (elf/dl-tls.c)."""
+        """Copy an object's image into the block (elf/dl-tls.c, _dl_allocate_tls_init and _dl_init_static_tls)."""
         segment = of.elf.tls if of.elf is not None else None
         if segment is None or not isinstance(of.tls_offset, int) or of.elf is None:
             return
@@ -619,7 +627,10 @@ class Process:
     def dlopen(
         self, name: str, mode: int, caller: LinkMap | None, step: int, space: Namespace | None = None
     ) -> LinkMap | None:
-        """dlopen or dlmopen: the handle, None for RTLD_NOLOAD of what is not loaded. Raises `Fault`, `Death`, `Unknown`."""
+        """dlopen or dlmopen: the handle; None for RTLD_NOLOAD of what is not loaded.
+
+        Raises `Fault`, `Death`, `Unknown`.
+        """
         if not mode & (RTLD_LAZY | RTLD_NOW):
             raise Fault("invalid-mode", "none", "invalid mode for dlopen()", name, 22)
         if space is not None and mode & RTLD_GLOBAL:  # dlfcn/dlmopen.c, dlmopen_doit
@@ -800,7 +811,7 @@ class Process:
     def dlsym(self, handle: LinkMap | None, name: str) -> Definition:
         """dlsym(handle, name), of the global scope for None. Raises `Fault`.
 
-        Looking a thread-local variable up uses it: its module's TLS becomes dynamic for good when it has no static place.
+        Looking a thread-local variable up uses it: its module's TLS becomes dynamic for good unless it has a place.
         """
         if handle is not None:
             self._check_handle(handle)
@@ -821,7 +832,7 @@ class Process:
         return found
 
     def open_call(self, among: list[LinkMap]) -> tuple[LinkMap, bytes] | None:
-        """Return (object, name) of the first call that lazy binding left to one of these objects and that would be its end.
+        """Return (object, name) of the first call that lazy binding left to these objects and that would be the end.
 
         Raises `ElfError` for a table that leaves its file.
         """
@@ -867,7 +878,8 @@ def _why_missing(missing: Missing) -> str:
         return f"{missing.name} is for another machine" if skipped else f"{missing.name} cannot be opened"
     places = len(missing.attempts)
     if skipped:
-        return f"{skipped[0].path} is for another machine and was passed over; nothing else was found in {places} places tried"
+        passed_over = f"{skipped[0].path} is for another machine and was passed over"
+        return f"{passed_over}; nothing else was found in {places} places tried"
     return f"no file of that name in {places} places tried"
 
 

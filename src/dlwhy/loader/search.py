@@ -11,7 +11,8 @@ import errno as codes
 from dlwhy.elf.constants import DF_1_NODEFLIB
 from dlwhy.errors import FilesError
 from dlwhy.loader.faults import Fault, Unknown, strerror
-from dlwhy.loader.tokens import expand, has_token
+from dlwhy.loader.link_map import EXECUTABLE
+from dlwhy.loader.tokens import expand, has_token, names_origin, origin_leads, plain_path
 from dlwhy.record import Record
 
 TYPE_CHECKING = False
@@ -80,6 +81,7 @@ class Finder:
     __slots__ = (
         "_directory",
         "_env",
+        "_guarded",
         "_levels",
         "_objects",
         "_open_error",
@@ -98,6 +100,7 @@ class Finder:
         self._directory: dict[str, bool] = {}
         self._open_error = 0  # errno, which nobody resets between searches
         self._env: list[str] | None = None
+        self._guarded = False
         self._tokens: dict[str, str | None] | None = None
 
     # -- tokens and lists ----------------------------------------------------------------------------------------
@@ -117,8 +120,21 @@ class Finder:
         return {"ORIGIN": self.origin(of), "LIB": library, "PLATFORM": self.platform()}
 
     def expand(self, text: str, of: LinkMap) -> str | None:
-        """Return `text` with its tokens replaced as for `of`; None when one has no value."""
-        return expand(text, self._values(of)) if has_token(text) else text
+        """Return `text` with its tokens replaced as for `of`; None when one has no value, or is not to be trusted.
+
+        In secure mode $ORIGIN counts only at the start of a path and, of the program, only where it leads below a
+        default directory (elf/dl-load.c, _dl_dst_substitute).
+        """
+        if not has_token(text):
+            return text
+        if not self._settings.secure or not names_origin(text):
+            return expand(text, self._values(of))
+        if not origin_leads(text):
+            return None
+        result = expand(text, self._values(of))
+        if result is None or of.type != EXECUTABLE:
+            return result
+        return result if any(plain_path(result).startswith(place) for place in self._system) else None
 
     def platform(self) -> str:
         """AT_PLATFORM, or the name that glibc puts in its place on some Intel processors."""
@@ -237,6 +253,10 @@ class Finder:
             self._open_error = codes.ENOENT
             attempts.append(Attempt(path, where, verdict))
             return None
+        if self._guarded and where != "path" and not self._objects.files.set_user_id(self._absolute(path)):
+            self._open_error = codes.ENOENT
+            attempts.append(Attempt(path, where, "has no set-user-ID bit, as a preload in secure mode needs"))
+            return None
         attempts.append(Attempt(path, where, "found"))
         self._open_error = 0  # errno, which nobody resets between searches
         return view
@@ -267,9 +287,14 @@ class Finder:
         if not loader.flags_1 & DF_1_NODEFLIB:
             yield "default directory", self._system
 
-    def find(self, name: str, loader: LinkMap, program: LinkMap, verify: Verifier) -> Found:
-        """Return the file that `name` means when `loader` asks for it. Raises `Missing` or `Fault`."""
+    def find(self, name: str, loader: LinkMap, program: LinkMap, verify: Verifier, guarded: bool = False) -> Found:
+        """Return the file that `name` means when `loader` asks for it. Raises `Missing` or `Fault`.
+
+        `guarded`: a preload or auditor in secure mode, which is not looked up in the cache, and whose file must have
+        the set-user-ID bit (__RTLD_SECURE).
+        """
         attempts: list[Attempt] = []
+        self._guarded = guarded
         if "/" in name:
             path = self.expand(name, loader)
             if path is None:
@@ -281,6 +306,8 @@ class Finder:
         if not self._system:
             raise Unknown("the loader's default directories could not be read from its binary", "search")
         for where, directories in self._places(loader, program):
+            if where == "ld.so.cache" and guarded:
+                continue
             if where == "ld.so.cache":
                 hit = self._cached(name, loader)
                 if hit is None:

@@ -15,6 +15,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dlwhy.elf.file import Elf
 
+_SECURE_NAME_LIMIT = 255
+"""Bytes from which on a name in LD_PRELOAD or LD_AUDIT is too long in secure mode (elf/rtld.c)."""
+
 
 class StartFailed(Exception):
     """The program does not start: what is written to standard error, and the exit status."""
@@ -32,9 +35,9 @@ def start(process: Process, program: Elf | None, map_only: bool = False) -> None
     """
     settings = process.settings
     try:
-        auditors = _map(process, program)
+        laid_out = _map(process, program)
         if not map_only:
-            _finish(process, bool(auditors))
+            _finish(process, laid_out)
     except Fault as fault:
         occasion = fault.at_startup(settings.argv0)
         raise StartFailed(
@@ -45,8 +48,8 @@ def start(process: Process, program: Elf | None, map_only: bool = False) -> None
         one.init_called = True
 
 
-def _map(process: Process, program: Elf | None) -> list[str]:
-    """Map everything; the auditors that were loaded (before all else, and with the static TLS laid out for them)."""
+def _map(process: Process, program: Elf | None) -> bool:
+    """Map everything; return whether the static TLS is laid out already, as it is for auditors before all else."""
     settings, space = process.settings, process.base
     main = LinkMap("", "", program, EXECUTABLE, None)
     main.program_name = settings.argv0
@@ -75,7 +78,8 @@ def _map(process: Process, program: Elf | None) -> list[str]:
     space.maps.append(rtld)
 
     auditors = _audit_names(process, program)
-    if auditors:
+    early = bool(auditors) or (process.libc.audit_by_string and bool(process.settings.env.get("LD_AUDIT")))
+    if early:
         process.lay_out_tls(len(auditors))
         for name in auditors:
             _load_auditor(process, name)
@@ -84,7 +88,7 @@ def _map(process: Process, program: Elf | None) -> list[str]:
     for one in main.searchlist.maps:
         one.global_ = True
     _place_rtld(space, main, rtld)
-    return auditors
+    return early
 
 
 def _finish(process: Process, laid_out: bool) -> None:
@@ -146,7 +150,7 @@ def _preload(process: Process, main: LinkMap) -> list[LinkMap]:
     text = settings.env.get("LD_PRELOAD", "")
     found: list[LinkMap] = []
     for name in text.replace(" ", ":").split(":"):
-        if name and not (settings.secure and "/" in name):
+        if name and _valid(process, name):
             _preload_one(process, main, name, "LD_PRELOAD", found)
     try:
         view = process.objects.view("/etc/ld.so.preload")
@@ -160,8 +164,14 @@ def _preload(process: Process, main: LinkMap) -> list[LinkMap]:
     return found
 
 
+def _valid(process: Process, name: str) -> bool:
+    """dso_name_valid_for_suid (elf/rtld.c): in secure mode only short names without a slash count."""
+    return not process.settings.secure or (len(name) < _SECURE_NAME_LIMIT and "/" not in name)
+
+
 def _preload_one(process: Process, main: LinkMap, name: str, source: str, found: list[LinkMap]) -> None:
     loaded = len(process.base.maps)
+    process.guarded = process.settings.secure
     try:
         expanded = process.finder.expand(name, main)
         process.map_object(expanded if expanded is not None else name, main, LIBRARY, 0, process.base, False, main)
@@ -170,15 +180,13 @@ def _preload_one(process: Process, main: LinkMap, name: str, source: str, found:
             f"ERROR: ld.so: object '{name}' from {source} cannot be preloaded ({fault.text}): ignored."
         )
         return
+    finally:
+        process.guarded = False
     found += process.base.maps[loaded:]
 
 
 def _audit_names(process: Process, program: Elf | None) -> list[str]:
-    names = (
-        []
-        if process.settings.secure
-        else [name for name in process.settings.env.get("LD_AUDIT", "").split(":") if name]
-    )
+    names = [name for name in process.settings.env.get("LD_AUDIT", "").split(":") if name and _valid(process, name)]
     if program is not None and program.dynamic is not None and process.libc.depaudit:
         for tag in (DT_AUDIT, DT_DEPAUDIT):
             if tag in program.dynamic.tags:
@@ -190,13 +198,16 @@ def _load_auditor(process: Process, name: str) -> None:
     """Load one auditor into a namespace of its own (elf/rtld.c, load_audit_module)."""
     space = Namespace(len(process.namespaces))
     process.namespaces.append(space)
+    process.guarded = process.settings.secure
     try:
         handle = process.dlopen(name, RTLD_NOW, process.program, 0, space)
         assert handle is not None
         process.dlsym(handle, "la_version")
+        process.guarded = False
         process.auditors += 1
         process.profiling |= any(_defines(process, handle, one) for one in process.libc.auditor_profiles)
     except Fault as fault:
+        process.guarded = False
         if space.maps:
             if process.auditors and process.libc.audit_unload_dies:
                 why = f"{name} is refused as an auditor, and unloading it beside another one kills the loader"

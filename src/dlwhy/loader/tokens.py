@@ -41,3 +41,30 @@ def has_token(text: str) -> bool:
     import re
 
     return re.search(_DST, text) is not None
+
+
+def names_origin(text: str) -> bool:
+    """Whether $ORIGIN stands in `text`."""
+    import re
+
+    return any("ORIGIN" in found for found in re.findall(_DST, text))
+
+
+def origin_leads(text: str) -> bool:
+    """Whether $ORIGIN stands in `text` only as its first component."""
+    for form in ("$ORIGIN", "${ORIGIN}"):
+        if text.startswith(form):
+            rest = text[len(form) :]
+            return rest[:1] in ("", "/") and not names_origin(rest)
+    return False
+
+
+def plain_path(path: str) -> str:
+    """Return an absolute path without "." and "..", with a slash at its end (is_trusted_path_normalize)."""
+    done: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            del done[-1:]
+        elif part not in ("", "."):
+            done.append(part)
+    return "/" + "/".join([*done, ""])
