@@ -42,10 +42,9 @@ def own_facts(path: str) -> dict[str, Any]:
         facts["needed"] = list(dynamic.needed)
         facts["names"] = (dynamic.soname, dynamic.rpath, dynamic.runpath)
         facts["flags"] = (dynamic.flags, dynamic.flags_1)
-        facts["needs"] = [
-            (file, [(name, other & 0x7FFF, flags & 2 != 0) for name, _, flags, other in rows])
-            for file, rows in versions.need_rows
-        ]
+        needs = facts["needs"] = []
+        for file, rows in versions.need_rows:
+            needs.append((file, [(name, other & 0x7FFF, flags & 2 != 0) for name, _, flags, other in rows]))
         facts["defines"] = [(one.name, one.index) for one in versions.defines] if versions.defines else []
     elf.close()
     _files.close()

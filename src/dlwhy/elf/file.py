@@ -269,10 +269,13 @@ class Elf:
 
         Short where the mapping of the file ends; of the zeros that a segment has in memory only, one page at most.
         """
-        for row in self.loads:
-            if row[3] <= vaddr < row[3] + row[5]:
-                have = row[3] + row[5] - vaddr
-                data = self.view.some(vaddr - row[3] + row[2], min(limit, have))
+        if self._phdrs is None:
+            self._read_phdrs()
+        for row in self._loads:
+            start = row[3]
+            if start <= vaddr < start + row[5]:
+                have = start + row[5] - vaddr
+                data = self.view.some(vaddr - start + row[2], limit if limit < have else have)
                 return data if len(data) == limit else data + self._behind(row, vaddr + len(data), limit - len(data))
         for row in self.loads:
             if row[3] & -_PAGE <= vaddr < row[3]:  # the rest of a segment's first page is mapped too
