@@ -43,6 +43,11 @@ class View:
         """(device, inode): the loader takes two paths with the same identity for one object."""
         return 0, id(self)
 
+    @property
+    def unread(self) -> str:
+        """What is not known of bytes that were not read for fear of waiting; "" of all others."""
+        return ""
+
     def read(self, offset: int, size: int) -> bytes:
         """Return exactly `size` bytes at `offset`.
 
@@ -115,6 +120,14 @@ class FileView(View):
     @property
     def identity(self) -> tuple[int, int]:  # noqa: D102 -- as above
         return self._stat.st_dev, self._stat.st_ino
+
+    @property
+    def unread(self) -> str:  # noqa: D102 -- as above
+        if self.regular or _answers(self._stat):
+            return ""
+        if stat_bits.S_ISFIFO(self._stat.st_mode):
+            return "whether anybody writes into {path}, a FIFO: to open one waits for a writer"
+        return "what reading {path} would give, which is no regular file"
 
     def _fetch(self, offset: int, size: int) -> bytes:
         try:
