@@ -275,7 +275,7 @@ class Elf:
             start = row[3]
             if start <= vaddr < start + row[5]:
                 have = start + row[5] - vaddr
-                data = self.view.some(vaddr - start + row[2], limit if limit < have else have)
+                data = self.view.some(vaddr - start + row[2], min(limit, have))
                 return data if len(data) == limit else data + self._behind(row, vaddr + len(data), limit - len(data))
         for row in self.loads:
             if row[3] & -_PAGE <= vaddr < row[3]:  # the rest of a segment's first page is mapped too
