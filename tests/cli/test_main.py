@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dlwhy.cli.main import main
 from tests.cli.run import COMMAND, ENVIRONMENT, SOMEWHERE, dlwhy
 from tests.elf_writer import Image
 from tests.fixtures.real_hosts import BARE
@@ -272,6 +274,19 @@ def test_a_chain_of_a_thousand(tmp_path: Path) -> None:
         done = dlwhy("tree", first, *env, "--format", form)
         assert done.status in {0, 1}
         assert done.status == 0 or SENTENCE.fullmatch(done.err)
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_who_calls_main_goes_on_as_before(collects: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """A call from Python leaves the garbage collector as it found it."""
+    before = gc.isenabled()
+    (gc.enable if collects else gc.disable)()
+    try:
+        assert main(["check", SOMEWHERE]) == 0
+        assert gc.isenabled() == collects
+    finally:
+        (gc.enable if before else gc.disable)()
+    assert "would load" in capsys.readouterr().out
 
 
 def test_json_of_a_failed_command() -> None:

@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     Without `argv` it is the process's own, and the process ends here: to take every object of an analysis apart costs
     a tenth of the time of `check`, and nobody is left who could use the memory.
     """
-    status = _guarded(sys.argv[1:] if argv is None else argv)
+    status = _guarded(sys.argv[1:] if argv is None else argv, argv is None)
     if argv is None:
         import os
 
@@ -41,9 +41,10 @@ def main(argv: list[str] | None = None) -> int:
     return status
 
 
-def _guarded(words: list[str]) -> int:
+def _guarded(words: list[str], last: bool) -> int:
+    """Run a command line; `last`: nothing comes after it in this process."""
     try:
-        status = _run(words)
+        status = _run(words, last)
         sys.stdout.flush()
         sys.stderr.flush()
     except KeyboardInterrupt:
@@ -59,7 +60,7 @@ def _guarded(words: list[str]) -> int:
     return status
 
 
-def _run(words: list[str]) -> int:
+def _run(words: list[str], last: bool) -> int:
     _tolerant_output()
     if words in (["--version"], ["-V"]):
         from dlwhy import __version__
@@ -68,9 +69,18 @@ def _run(words: list[str]) -> int:
         return 0
     import gc
 
+    collects = gc.isenabled()
+    gc.disable()  # one short run that frees everything at its end: collecting on the way costs up to half of the time
+    try:
+        return _attempt(words)
+    finally:
+        if collects and not last:
+            gc.enable()
+
+
+def _attempt(words: list[str]) -> int:
     from dlwhy.errors import DlwhyError, UsageError
 
-    gc.disable()  # one short run that frees everything at its end: collecting on the way costs up to half of the time
     try:
         command, arguments = _parse(words)
     except SystemExit as stop:  # argparse has said why
