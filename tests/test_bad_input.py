@@ -131,7 +131,8 @@ WORDS = {
     "zeros": "invalid ELF header", "directory": "cannot read file data: Is a directory",
     "dangling": "cannot open shared object file: No such file or directory",
     "circle": "cannot open shared object file: Too many levels of symbolic links",
-    "endless": "invalid ELF header", "null": "file too short", "socket": "cannot open shared object file: No such device or address",
+    "endless": "invalid ELF header", "null": "file too short",
+    "socket": "cannot open shared object file: No such device or address",
     "below-a-file": "cannot open shared object file: Not a directory",
     "long": "cannot open shared object file: File name too long",
 }  # fmt: skip
