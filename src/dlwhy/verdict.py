@@ -5,7 +5,7 @@ from __future__ import annotations
 from dlwhy.lazy import call, constructors
 from dlwhy.loader.faults import Death, Fault, Unknown
 from dlwhy.loader.host import RTLD_LAZY, RTLD_NOLOAD, RTLD_NOW
-from dlwhy.loader.process import Namespace, Process
+from dlwhy.loader.process import Process
 from dlwhy.loader.startup import StartFailed, start
 from dlwhy.question import Question, Request, mode_words
 from dlwhy.record import Record
@@ -256,10 +256,7 @@ def _open(
     caller: LinkMap | None,
     base: Step,
 ) -> Step:
-    space = None
-    if request.new_namespace:
-        space = Namespace(len(process.namespaces))
-        process.namespaces.append(space)
+    space = process.new_namespace(request.name) if request.new_namespace else None
     before = {id(one) for each in process.namespaces for one in each.maps}
     handle = process.dlopen(request.name, mode, caller, number, space)
     handles[number] = handle

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from dlwhy.files import Files
 from dlwhy.loader.objects import Objects
-from tests.oracle import compare, libraries, real
+from tests.oracle import catalogue, compare, libraries, real
 from tests.oracle.build import Workshop
 from tests.oracle.scenarios import FAMILIES, placed, scenario
 from tests.oracle.sysroots import cache, roots
@@ -69,6 +69,8 @@ class Tally:
 
     def __init__(self, most: int) -> None:
         self.counts: Counter[tuple[str, str, str]] = Counter()
+        self.heard: Counter[tuple[str, str]] = Counter()
+        """(row of the catalogue, loader) -> how often the real loader said so."""
         self.differences = 0
         self._most = most
 
@@ -79,8 +81,16 @@ class Tally:
             ("differ", bool(verdict.differences)),
         ):  # fmt: skip
             self.counts[loader, family, word] += amount
+        for row, amount in catalogue.count(list(verdict.messages)).items():
+            self.heard[row, loader] += amount
         if verdict.differences:
             self.tell(f"{loader} {verdict.scenario.name} ({family}):", *verdict.differences)
+
+    def rows(self) -> list[list[str]]:
+        """How often each sentence of the catalogue was heard, by loader."""
+        loaders = sorted({loader for _, loader in self.heard})
+        table = [["what the loader says", *loaders]]
+        return table + [[row, *(str(self.heard[row, loader]) for loader in loaders)] for row in catalogue.ROWS]
 
     def tell(self, head: str, *lines: str) -> None:
         """Print a difference, up to as many as are wanted."""
@@ -173,6 +183,7 @@ def main(argv: list[str] | None = None) -> int:
             for each in chosen:
                 tally.add(loader, family, one(each, root, made, words, keep=arguments.only is not None))
     print(_plain(tally.table()), *sorted(set(not_run)), sep="\n")
+    print(_plain(tally.rows()))
     rows, rest = library_rows(tally, arguments.loader) if arguments.libraries else ([], [])
     if rows:
         print(_plain(rows), *rest, sep="\n")
@@ -187,6 +198,7 @@ def _write(seed: int, tally: Tally, rows: list[list[str]], rest: list[str], not_
         f"{dt.datetime.now(tz=dt.UTC).date()}, seed {seed}; {loaders}.", _markdown(tally.table()),
         *(f"Not run: {one}" for one in not_run),
     ]  # fmt: skip
+    parts += ["### What the loaders were heard to say", _markdown(tally.rows())]
     if rows:
         parts += ["### Libraries of whole systems", _markdown(rows), "\n".join(f"- {one}" for one in rest)]
     text = PAGE.read_text("utf-8")

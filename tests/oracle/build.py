@@ -69,7 +69,7 @@ class Patch(NamedTuple):
     """Bytes changed behind the linker's back, at a file offset or relative to a program header."""
 
     place: str
-    """"file", "phdr TYPE INDEX FIELD", "dyn TAG", "cut" or "append"."""
+    """"file OFFSET", "phdr TYPE INDEX FIELD", "dyn TAG", "table TAG OFFSET", "cut" or "append"."""
     value: int
     size: int = 8
 
@@ -293,6 +293,19 @@ def _dynamic(data: bytearray, tag: int) -> int | None:
     return None
 
 
+def _table(data: bytearray, tag: int, offset: int) -> int | None:
+    """File offset of the byte `offset` of what a tag points to."""
+    at = _dynamic(data, tag)
+    if at is None:
+        return None
+    address = unpack_from("<Q", data, at + 8)[0] + offset
+    for header in _segments(data):
+        kind, _, start, vaddr, _, filesz = unpack_from("<IIQQQQ", data, header)
+        if kind == 1 and vaddr <= address < vaddr + filesz:
+            return int(address - vaddr + start)
+    return None
+
+
 def apply(data: bytearray, patch: Patch) -> bytearray:
     """Return the bytes with one patch made; unchanged where the place does not exist."""
     word, *rest = patch.place.split()
@@ -310,6 +323,8 @@ def apply(data: bytearray, patch: Patch) -> bytearray:
     elif word == "dyn":
         place, size = _dynamic(data, int(rest[0], 0)), 8
         place = None if place is None else place + (8 if len(rest) < 2 else 0)
+    elif word == "table":
+        place, size = _table(data, int(rest[0], 0), int(rest[1], 0)), patch.size
     else:
         raise ValueError(patch.place)
     if place is not None and place + size <= len(data):

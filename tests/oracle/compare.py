@@ -153,6 +153,7 @@ def judge(one: Scenario, seen: real.RealRun, said: dlwhy.CheckReport) -> Verdict
     notices = b"".join(
         f.message.encode("utf-8", "surrogateescape") + b"\n" for f in said.findings if f.rule == "loader-notice"
     )
+    messages += [seen.stderr] if seen.stderr and not left_open else []
     if not left_open and not wrong and seen.stderr != notices:
         wrong.append(f"standard error {notices!r}, really {seen.stderr!r}")
     return Verdict(one, tuple(wrong), undecided, steps, refused, tuple(messages))

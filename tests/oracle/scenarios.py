@@ -526,10 +526,81 @@ def spaces(r: random.Random, name: str) -> Scenario:
     return Scenario(name, "spaces", tuple(plans), tuple(steps), env, None, "/tmp")
 
 
+# one fault each, so that every sentence of the loader is heard: what is patched, and how the victim is linked
+_FAULTS: tuple[tuple[tuple[Patch, ...], tuple[str, ...]], ...] = (
+    ((Patch("file 7", 9, 1),), ()),
+    ((Patch("file 8", 1, 1),), ()),
+    ((Patch("file 7", 3, 1), Patch("file 8", 4, 1)), ()),
+    ((Patch("file 54", 57, 2),), ()),
+    ((Patch("file 16", 1, 2),), ()),
+    ((Patch("file 16", 4, 2),), ()),
+    ((Patch("file 16", 2, 2),), ()),
+    ((Patch("file 32", 1 << 20),), ()),
+    ((Patch("phdr 1 1 align", 512),), ()),
+    ((Patch("phdr 1 1 align", 0x1800),), ()),
+    ((Patch("phdr 1 1 vaddr", 0x1008),), ()),
+    ((Patch("phdr 1 3 vaddr", 0x8000), Patch("phdr 1 1 vaddr", 0x6000)), ()),
+    ((Patch("phdr 1 3 memsz", 1 << 46),), ()),
+    ((Patch("phdr 1 3 memsz", 1 << 43),), ()),
+    ((Patch("phdr 2 0 type", 0),), ()),
+    ((Patch("phdr 2 0 filesz", 0),), ()),
+    ((Patch("dyn 0x6ffffffb", 0x8000001),), ("-z,now",)),
+    ((Patch("dyn 20", 17),), ()),
+    ((Patch("dyn 9", 23),), ()),
+    ((Patch("dyn 0x6ffffff9", 8),), ()),
+    ((Patch("table 0x6ffffef5 8", 3, 4),), ()),
+    ((Patch("table 0x6ffffffe 0", 2, 2),), ()),  # vn_version
+    ((Patch("table 0x6ffffffe 20", 2, 2), Patch("table 0x6ffffffe 16", 77, 4)), ()),  # vna_flags: weak; vna_hash
+    ((Patch("table 0x6ffffffe 16", 77, 4),), ()),
+    ((Patch("table 0x6ffffffe 4", 1, 4),), ()),  # vn_file
+    ((Patch("table 0x6ffffffc 0", 2, 2),), ()),  # vd_version, of the provider
+    ((Patch("table 7 8", 300, 4),), ()),
+    ((Patch("table 7 56", 64, 4),), ()),
+    ((Patch("table 23 8", 5, 4),), ()),
+    ((Patch("table 23 8", 99, 4),), ()),
+    ((Patch("phdr 0x6474e552 0 vaddr", 1 << 40), Patch("phdr 0x6474e552 0 memsz", 1 << 14)), ()),
+    ((Patch("phdr 7 0 filesz", 4000),), ()),
+    ((Patch("phdr 7 0 align", 4096),), ()),
+    ((Patch("phdr 7 0 memsz", 9000),), ()),
+    ((), ("-z,execstack",)),
+    ((), ("-z,nodlopen",)),
+    ((), ("-z,pack-relative-relocs",)),
+)  # fmt: skip
+
+
+def faults(r: random.Random, name: str) -> Scenario:
+    """One fault, alone: in what is opened, in what that needs, in a preload, or in what the program needs."""
+    patches, options = r.choice(_FAULTS)
+    provider = Plan("p.so", "p.so", functions=(Function("s", "V1"), Function("t", "V2")))
+    if any("0x6ffffffc" in one.place for one in patches):
+        provider, patches = provider._replace(patches=patches), ()
+    victim = Plan(
+        "x.so", "x.so", ("p.so", "libc.so.6"), "$ORIGIN", True, options, (Variable("v", 100, 8),), (Function("f"),),
+        (Reference("data", "s", False, "V1", "p.so"), Reference("got", "t", False, "V2", "p.so"), Reference("ie", "v"),
+         Reference("call", "malloc")),
+        patches, relative=2,
+    )  # fmt: skip
+    top = Plan("top.so", "top.so", ("x.so",), "$ORIGIN")
+    program = Plan("prog", None, ("x.so",), "$ORIGIN", program=True) if r.random() < 0.25 else None
+    env: dict[str, str] = {}
+    if r.random() < 0.2:
+        env["LD_PRELOAD"] = "{D}/x.so"
+    if r.random() < 0.04:
+        env["LD_AUDIT"] = ":".join(f"{{D}}/a{k}.so" for k in range(r.randint(11, 18)))
+    if r.random() < 0.2:
+        env["GLIBC_TUNABLES"] = r.choice((_tunables(r), f"glibc.rtld.execstack={r.choice((0, 2))}"))
+    mode = r.choice(("now", "lazy"))
+    steps = [f"{mode}:{{D}}/{r.choice(('x.so', 'top.so'))}", f"{r.choice(('now', 'lazy', 'now-noload'))}:{{D}}/x.so"]
+    if r.random() < 0.04:
+        steps = ["now-newns:{D}/p.so"] * 17
+    plans = [provider, victim, top, *([program] if program else [])]
+    return Scenario(name, "faults", tuple(plans), tuple(steps), env, "prog" if program else None, "/tmp")
+
+
 MIX: tuple[tuple[Callable[[random.Random, str], Scenario], int], ...] = (
     (tls, 30), (graph, 15), (search, 15), (versions, 12), (corrupt, 20), (flags, 8),
 )  # fmt: skip
-FAMILIES = {family.__name__: family for family in (*(family for family, _ in MIX), spaces)}
+FAMILIES = {family.__name__: family for family in (*(family for family, _ in MIX), spaces, faults)}
 
 
 def scenario(seed: int, number: int, family: str | None = None) -> Scenario:

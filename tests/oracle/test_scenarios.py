@@ -29,7 +29,9 @@ FOUND = (
     (2, 36, "versions"), (1, 26, "corrupt"), (5, 39, "corrupt"), (5, 131, "corrupt"), (5, 248, "corrupt"),
     (7, 49, "corrupt"), (7, 141, "corrupt"), (7, 164, "corrupt"),
 )  # fmt: skip
-AMOUNT = {"tls": 300, "graph": 60, "search": 60, "versions": 60, "corrupt": 100, "flags": 40}
+AMOUNT = {
+    "tls": 300, "graph": 60, "search": 60, "versions": 60, "corrupt": 100, "flags": 40, "spaces": 40, "faults": 80,
+}  # fmt: skip
 FRESH = {family: amount // 4 for family, amount in AMOUNT.items()}
 LOADERS = ("this machine", *SUITES)
 

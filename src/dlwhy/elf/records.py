@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from struct import Struct
 
+NATIVE_LITTLE = Struct("=H").unpack(b"\1\0") == (1,)
+"""Whether this machine is little endian, as `array` is."""
+
 
 class Layout:
     """How one (class, byte order) writes its records. Sizes in bytes."""

@@ -6,7 +6,6 @@ filtered by the strided low byte of r_info; only what is not relative becomes Py
 
 from __future__ import annotations
 
-import sys
 from itertools import compress, count
 
 from dlwhy.elf.constants import (
@@ -22,6 +21,7 @@ from dlwhy.elf.constants import (
     DT_RELRSZ,
     DT_RELSZ,
 )
+from dlwhy.elf.records import NATIVE_LITTLE
 from dlwhy.errors import ElfError, TooLarge
 from dlwhy.record import Record
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from dlwhy.elf.file import Elf
 
-_LITTLE = sys.byteorder == "little"
 _PIECE = 24 * 8 * 2048
 """Bytes read at a time: a multiple of every record size."""
 
@@ -172,7 +171,7 @@ def survey(elf: Elf, table: Table, skip_types: frozenset[int], relative: int, re
     words = step // lay.word_size
     for data in _pieces(elf, table, 0, step):
         offsets = array(lay.word_code, data)[::words]
-        if elf.little != _LITTLE:
+        if elf.little != NATIVE_LITTLE:
             offsets.byteswap()
         if offsets:
             low, high = min(offsets), max(offsets)

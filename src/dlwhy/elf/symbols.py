@@ -7,7 +7,6 @@ is found the symbols count that the loader's walk bucket by bucket would reach (
 
 from __future__ import annotations
 
-import sys
 from itertools import compress, count
 
 from dlwhy.elf.constants import (
@@ -21,6 +20,7 @@ from dlwhy.elf.constants import (
     STT_FILE,
     STT_TLS,
 )
+from dlwhy.elf.records import NATIVE_LITTLE
 from dlwhy.errors import ElfError, OutOfBounds, TooLarge
 from dlwhy.record import Record
 
@@ -171,7 +171,7 @@ class DynamicSymbols:
         from array import array  # brings collections with it, which `tree` does without
 
         words = array(code, data)
-        if (self._elf.data == 1) != _LITTLE:
+        if (self._elf.data == 1) != NATIVE_LITTLE:
             words.byteswap()
         return words
 
@@ -400,7 +400,6 @@ class DynamicSymbols:
             return []
 
 
-_LITTLE = sys.byteorder == "little"
 _ODD = b"\0\1" * 128
 _TLS_INFO = (b"\0" * STT_TLS + b"\1" + b"\0" * (15 - STT_TLS)) * 16
 """Tables for `translate`: what is looked for becomes 1, all else 0. The type is the low half of st_info."""

@@ -49,6 +49,8 @@ _ABI_TAG = b"\4\0\0\0\x10\0\0\0\1\0\0\0GNU\0"
 _LARGEST_NOTE = 1 << 20
 _SIGSEGV, _SIGBUS = 11, 7
 _ADDRESS_SPACE = 1 << 47
+_LARGEST_FILE = 1 << 44
+"""Bytes of the largest file on the file systems with the smallest limit (ext4): more is not mapped there."""
 _WRAPS = (1 << 64) - (1 << 48)
 _MAP_RANDOM = 1 << 40
 """Objects are mapped within this many bytes of the end of the address space (28 random bits of pages): a segment that
@@ -252,6 +254,8 @@ def _check_mapping(
                 raise not_mapped("failed to map segment from shared object")
         if length == 0 or length >= _ADDRESS_SPACE or first[4] >= 1 << 63:
             raise not_mapped("failed to map segment from shared object")
+        if length >= _LARGEST_FILE:
+            raise Unknown(f"whether the file system of {elf.path} maps {length} bytes of a file at once", "map")
         holes = any(one[1] != two[0] for one, two in pairwise(loads))
         if holes:
             if host.libc.segment_order_checked and last[0] < first[1]:

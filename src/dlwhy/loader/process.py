@@ -16,6 +16,7 @@ from dlwhy.loader.bind import (
     Binding,
     Definition,
     Lookup,
+    binding,
     check_versions,
     is_lazy,
     resolve,
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from dlwhy.view import View
 
 _LARGE_SORT = 1 << 16
+_NAMESPACES = 16
+"""Namespaces of one process, the first one included (DL_NNS)."""
 
 
 class SearchRecord(Record):
@@ -437,10 +440,20 @@ class Process:
                 self._add_dependency(of, found.map)
         if found is None:
             return
-        if kind in machine.tpoff:
+        if kind == machine.copy:
+            self._compare_copy(of, index, found, name)
+        elif kind in machine.tpoff:
             self._need_static(of, found, name, kind, step)
         elif kind in machine.tlsdesc:
             self._try_static(of, found)
+
+    def _compare_copy(self, of: LinkMap, index: int, found: Definition, name: bytes) -> None:
+        """A copy relocation whose place is smaller than the original: the loader goes on, and says so."""
+        own = binding(of, self.machine).symbol(index)[2]
+        if found.size > own:
+            text = name.decode("utf-8", "surrogateescape")
+            words = f"Symbol `{text}' has different size in shared object, consider re-linking"
+            self.notices.append(f"{self.settings.argv0}: {words}")
 
     def _resolves(self, of: LinkMap, index: int, kind: int, lookup: Lookup) -> bool:
         resolve(of, index, kind, self.machine, lookup)
@@ -494,7 +507,8 @@ class Process:
         elif segment.align > self.static.align:
             kind_ = "static-tls-alignment"
             because = (
-                f"its TLS segment is aligned to {segment.align} bytes, the static TLS block to {self.static.align}; "
+                f"its TLS segment is aligned to {segment.align} bytes, "
+                f"the static TLS block only to {self.static.align}; "
                 "no size of the block changes that"
             )
         else:
@@ -660,6 +674,18 @@ class Process:
             self._undo(before, space)
             raise
         return top
+
+    def new_namespace(self, name: str) -> Namespace:
+        """The namespace that dlmopen takes for LM_ID_NEWLM: the first one without objects. Raises `Fault`."""
+        for space in self.namespaces[1:]:
+            if not space.maps:
+                return space
+        if len(self.namespaces) == _NAMESPACES:
+            text = "no more namespaces available for dlmopen()"
+            raise Fault("invalid-mode", "none", text, name, 22, f"{_NAMESPACES} namespaces are in use already")
+        space = Namespace(len(self.namespaces))
+        self.namespaces.append(space)
+        return space
 
     def _bring_in(self, top: LinkMap, mode: int, space: Namespace, step: int) -> None:
         old_initfini, old_search = top.initfini, top.searchlist.maps

@@ -9,11 +9,11 @@ from dlwhy.loader.faults import Death, Fault, Unknown
 from dlwhy.loader.host import RTLD_NOW
 from dlwhy.loader.link_map import EXECUTABLE, LIBRARY, LinkMap
 from dlwhy.loader.mapping import died_reading, wants_execstack
-from dlwhy.loader.process import Namespace, Process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dlwhy.elf.file import Elf
+    from dlwhy.loader.process import Namespace, Process
 
 _SECURE_NAME_LIMIT = 255
 """Bytes from which on a name in LD_PRELOAD or LD_AUDIT is too long in secure mode (elf/rtld.c)."""
@@ -196,8 +196,7 @@ def _audit_names(process: Process, program: Elf | None) -> list[str]:
 
 def _load_auditor(process: Process, name: str) -> None:
     """Load one auditor into a namespace of its own (elf/rtld.c, load_audit_module)."""
-    space = Namespace(len(process.namespaces))
-    process.namespaces.append(space)
+    space = process.new_namespace(name)
     process.guarded = process.settings.secure
     try:
         handle = process.dlopen(name, RTLD_NOW, process.program, 0, space)

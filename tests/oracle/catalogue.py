@@ -1,0 +1,92 @@
+"""Every sentence of the loader that a scenario could provoke, to count which of them real loaders were heard to say."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+ROWS: dict[str, str] = {
+    # row -> what the loader writes; source: glibc elf/, by file
+    "file too short": r"file too short",
+    "cannot read file data": r"cannot read file data",
+    "invalid ELF header": r"invalid ELF header",
+    "wrong ELF class": r"wrong ELF class: ELFCLASS32",
+    "data encoding": r"ELF file data encoding not little-endian",
+    "version ident": r"ELF file version ident does not match current one",
+    "OS ABI": r"ELF file OS ABI invalid",
+    "ABI version": r"ELF file ABI version invalid",
+    "nonzero padding": r"nonzero padding in e_ident",
+    "file version": r"ELF file version does not match current one",
+    "only ET_DYN": r"only ET_DYN and ET_EXEC can be loaded",
+    "phentsize": r"ELF file's phentsize not the expected size",
+    "cannot open": r"cannot open shared object file",
+    "alignment not page-aligned": r"ELF load command alignment not page-aligned",
+    "not properly aligned": r"ELF load command address/offset not properly aligned",
+    "address/offset not page-aligned": r"ELF load command address/offset not page-aligned",
+    "no loadable segments": r"object file has no loadable segments",
+    "executable": r"cannot dynamically load executable",
+    "no dynamic section": r"object file has no dynamic section",
+    "failed to map": r"failed to map segment from shared object",
+    "memory protections": r"cannot change memory protections",
+    "zero-fill pages": r"cannot map zero-fill pages",
+    "assertion of the dynamic section": r"get-dynamic-info\.h: .*Assertion",
+    "position-independent executable": r"cannot dynamically load position-independent executable",
+    "NOOPEN": r"shared object cannot be dlopen\(\)ed",
+    "executable stack": r"cannot enable executable stack as shared object requires",
+    "executable stack not allowed": r"Fatal glibc error: executable stack is not allowed",
+    "assertion of the hash table": r"_dl_setup_hash: Assertion",
+    "version not found": r"version `[^']*' not found \(required by",
+    "weak version not found": r"weak version `[^']*' not found \(required by",
+    "no version information": r"no version information available \(required by",
+    "Verneed record": r"unsupported version \d+ of Verneed record",
+    "Verdef record": r"unsupported version \d+ of Verdef record",
+    "DT_RELR without": r"DT_RELR without GLIBC_ABI_DT_RELR dependency",
+    "assertion of needed versions": r"_dl_check_map_versions: Assertion",
+    "ISA level": r"CPU ISA level is lower than required",
+    "undefined symbol": r"undefined symbol: \S+(?!.*version)",
+    "undefined symbol with version": r"undefined symbol: \S+, version",
+    "unexpected reloc type": r"unexpected reloc type 0x",
+    "unexpected PLT reloc type": r"unexpected PLT reloc type 0x",
+    "static TLS": r"cannot allocate memory in static TLS block",
+    "RELRO": r"cannot apply additional memory protection after relocation",
+    "assertion of relative relocations": r"elf_machine_rela_relative: Assertion",
+    "assertion of an unversioned provider": r"check_match: Assertion",
+    "assertion of the TLS image": r"_dl_allocate_tls_init: Assertion",
+    "assertion of filters": r"_dl_map_object_deps: Assertion",
+    "token in a set-user-ID program": r"DST not allowed in SUID/SGID programs",
+    "invalid mode": r"invalid mode",
+    "namespaces": r"no more namespaces available for dlmopen\(\)",
+    "not open": r"shared object not open",
+    "preload": r"ERROR: ld\.so: object '.*' from LD_PRELOAD cannot be preloaded \(",
+    "auditor": r"ERROR: ld\.so: object '.*' cannot be loaded as audit interface: ",
+    "too many auditors": r"Failed loading \d+ audit modules",
+    "tunables": r"WARNING: ld\.so: invalid GLIBC_TUNABLES",
+}
+
+NEVER: dict[str, str] = {
+    "weak version not found": "GNU ld marks a need weak only where every reference to it is",
+    "Verneed record": "the damage to a version table is rare: test_damage reaches it now and then",
+    "Verdef record": "as Verneed record",
+    "ISA level": "no library of the generator is marked for a newer processor than this one",
+    "assertion of needed versions": "a verneed names what DT_NEEDED names",
+    "position-independent executable": "programs of the generator are not position-independent",
+    "token in a set-user-ID program": "in test_ways only",
+    "cannot change memory": "only hostile segment orders",
+    "too many auditors": "at most three auditors are asked for",
+    "namespaces": "at most seven namespaces are asked for",
+}
+"""Rows that scenarios do not reach, or seldom, with the reason."""
+
+
+def rows_of(message: bytes) -> list[str]:
+    """Return the rows that a message holds."""
+    text = message.decode("utf-8", "replace")
+    return [name for name, pattern in ROWS.items() if re.search(pattern, text)]
+
+
+def count(messages: list[bytes]) -> Counter[str]:
+    """Return how often each row was heard."""
+    heard: Counter[str] = Counter()
+    for message in messages:
+        heard.update(rows_of(message))
+    return heard
