@@ -60,6 +60,7 @@ def test_the_suffixes_are_pythons_own() -> None:
     [
         ("/usr/bin/node", "node"), ("/opt/nodejs", "node"), ("/usr/bin/python3.13", "python"), ("/x/python", "python"),
         ("/usr/bin/perl5.36.0", "perl"), ("/usr/lib/jvm/bin/java", ""), ("/usr/bin/nodemon", ""), (None, ""),
+        ("/usr/bin/node18", ""), ("/usr/bin/pypy3", "python"), ("/usr/bin/python3.11d", ""),
     ],
 )  # fmt: skip
 def test_rows_by_base_name(path: str | None, kind: str) -> None:

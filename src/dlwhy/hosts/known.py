@@ -28,7 +28,7 @@ class KnownHost(Record):
     kind: str
     """How a load is tried in it: "node", "python", "perl", or "" where no command line does it."""
     names: tuple[str, ...]
-    """Base names of the executable, digits and dots at the end left out."""
+    """Base names of the executable, without the release where names have one."""
     binding: int
     """RTLD_LAZY or RTLD_NOW."""
     smallest_stack: int
@@ -71,14 +71,18 @@ HOSTS: tuple[KnownHost, ...] = (
         "[M 3.11: threads run with 82 KiB left, and die with 5]",
     ),
 )  # fmt: skip
+_NUMBERED = ("perl", "ruby", "python", "pypy")
+"""Names that a release may follow, as in python3.11."""
 
 
 def known_host(executable: str | None) -> KnownHost:
     """Return the row of an executable, by its base name."""
     if executable is None:
         return _OTHER
-    base = executable.rpartition("/")[2].rstrip("0123456789.")
-    return next((row for row in HOSTS if base in row.names), _OTHER)
+    base = executable.rpartition("/")[2]
+    bare = base.rstrip("0123456789.")
+    wanted = bare if bare in _NUMBERED else base
+    return next((row for row in HOSTS if wanted in row.names), _OTHER)
 
 
 def inferred(step_name: str) -> tuple[str, str] | None:
@@ -86,10 +90,12 @@ def inferred(step_name: str) -> tuple[str, str] | None:
     base = step_name.rpartition("/")[2]
     if base.endswith(".node"):
         return "node", "*.node is a Node addon"
-    _, tag, rest = base.partition(".cpython-3")
-    minor = rest[: len(rest) - len(rest.lstrip("0123456789"))]
-    if tag and minor and rest.endswith(".so"):
-        return f"python3.{minor}", f"*.cpython-3{minor}*.so is an extension of that Python"
+    if ".cpython-3" in base:
+        import re  # not on every road: its import is not cheap
+
+        match = re.search(r"\.cpython-3([0-9]+)[^/]*\.so$", base)
+        if match:
+            return f"python3.{match[1]}", f"*.cpython-3{match[1]}*.so is an extension of that Python"
     if base.endswith(".abi3.so"):
         return "python3", "*.abi3.so is a Python extension"
     return None
