@@ -6,6 +6,7 @@ from dlwhy.api import Host, Options
 from dlwhy.elf.constants import ET_REL
 from dlwhy.errors import DlwhyError, FilesError, UnsupportedError
 from dlwhy.files import Files
+from dlwhy.loader.dependencies import plain_needs
 from dlwhy.loader.faults import Death, Fault, Unknown
 from dlwhy.loader.link_map import EXECUTABLE, LinkMap
 from dlwhy.loader.objects import Objects
@@ -336,7 +337,7 @@ class _Walk:
 
     def _names(self, at: LinkMap) -> tuple[str, ...]:
         if at.elf is None:
-            return tuple(name for _, name in self.process._plain_needs())  # noqa: SLF001
+            return tuple(name for _, name in plain_needs(self.process))
         try:
             return tuple(name for _, name in at.elf.dynamic.filters) if at.elf.dynamic is not None else ()
         except DlwhyError:

@@ -10,6 +10,7 @@ from dlwhy.elf.relocs import of_types, tables
 from dlwhy.errors import DlwhyError
 from dlwhy.loader.bind import Lookup, resolve
 from dlwhy.loader.faults import Death, Fault, Unknown
+from dlwhy.loader.resolving import open_call
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def left_open(process: Process, of: LinkMap) -> Slots:
     Raises `ElfError` when the object's tables leave its file.
     """
     elf, kind = of.elf, process.machine.jump_slot
-    if elf is None or process.open_call([of]) is None:
+    if elf is None or open_call(process, [of]) is None:
         return {}
     lookup = Lookup(process.machine, process.libc, process.namespaces[of.namespace].unique)
     result: Slots = {}
@@ -52,7 +53,7 @@ def constructors(process: Process, new: list[LinkMap]) -> tuple[str, ...]:
     """
     assumed: list[str] = []
     try:
-        if process.open_call(new) is None:
+        if open_call(process, new) is None:
             return ()
     except DlwhyError:
         return ()
@@ -128,7 +129,7 @@ def call(process: Process, handle: LinkMap, found: Definition, name: str) -> str
     of = found.map
     try:
         slots = left_open(process, of)
-        others = process.open_call([one for one in handle.searchlist.maps if one is not of])
+        others = open_call(process, [one for one in handle.searchlist.maps if one is not of])
     except DlwhyError as error:
         raise Unknown(str(error), "relocate") from None
     if not slots and others is None:

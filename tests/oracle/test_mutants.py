@@ -8,7 +8,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from dlwhy.loader import bind, glibc, image, link_map, mapping, process, relocate, search, sort, startup, tls
+from dlwhy.loader import (
+    bind,
+    closing,
+    dependencies,
+    glibc,
+    image,
+    link_map,
+    mapping,
+    process,
+    relocate,
+    resolving,
+    search,
+    sort,
+    startup,
+    tls,
+)
 from dlwhy.loader.tunables import DEFAULTS, Reading
 from tests.oracle import compare, real
 from tests.oracle.agreement import workshop
@@ -204,7 +219,7 @@ MUTANTS: dict[str, tuple[object, str, object, str]] = {
     "the flag DF_BIND_NOW is not seen": (bind, "is_lazy", lambda _of, lazy, _prelinked: lazy, "graph"),
     "versions are not checked": (startup, "check_versions", _constant(None), "versions"),
     "versions are not checked by dlopen": (process, "check_versions", _constant(None), "versions"),
-    "relocation in load order": (process, "depth_first", lambda maps, *_a, **_n: list(maps), "graph"),
+    "relocation in load order": (dependencies, "depth_first", lambda maps, *_a, **_n: list(maps), "graph"),
     "tokens stand for themselves": (search.Finder, "expand", lambda _s, text, _of: text, "search"),
     "the class is not looked at": (mapping, "OTHER_CLASS", None, "search"),
     "the machine is not looked at": (mapping, "OTHER_MACHINE", None, "search"),
@@ -214,12 +229,12 @@ MUTANTS: dict[str, tuple[object, str, object, str]] = {
     "pages behind the end of the file are there": (image.Image, "touch", _constant(None), "corrupt"),
     "hash tables are not looked at": (process, "check_hash", _constant(None), "corrupt"),
     "relocation counts are not looked at": (relocate, "_not_relative", _uncounted, "corrupt"),
-    "RELRO always works": (process.Process, "_protect", _constant(None), "corrupt"),
+    "RELRO always works": (resolving, "_protect", _constant(None), "corrupt"),
     "e_ident is never bad": (mapping, "_bad_ident", _constant(False), "corrupt"),
     "executable stacks are free": (process, "wants_execstack", _constant(False), "flags"),
-    "nothing is ever closed": (process.Process, "_collect", lambda _s, _space: [], "tls"),
+    "nothing is ever closed": (closing, "collect", lambda _process, _space: [], "tls"),
     "lookups of thread-local variables touch nothing": (process, "DYNAMIC", None, "tls"),
-    "filters are needs": (process, "DT_NEEDED", _Everything(1), "flags"),
+    "filters are needs": (dependencies, "DT_NEEDED", _Everything(1), "flags"),
     "no selection sort": (sort, "_depends_directly", _constant(False), "graph"),
 }  # fmt: skip
 

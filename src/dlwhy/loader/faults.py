@@ -10,6 +10,10 @@ import os
 
 from dlwhy.record import Record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dlwhy.loader.glibc import Glibc
+
 KINDS = {
     "invalid-mode": "dlopen was called with a mode that it does not accept",
     "not-found": "the file was not found, or could not be opened",
@@ -117,3 +121,9 @@ class Notice(Record):
     """A line on standard error that stops nothing."""
 
     text: str
+
+
+def assertion(libc: Glibc, file: str, function: str, expression: str, stage: str, path: str) -> Death:
+    """An assertion of the loader (elf/…, __assert_fail); the source line stands for any."""
+    text = libc.assertion(file, function, expression)
+    return Death("assertion", stage, f"the loader asserts that {expression}", text, 127, path)

@@ -5,10 +5,14 @@ from __future__ import annotations
 from dlwhy.elf.constants import DT_AUDIT, DT_DEPAUDIT
 from dlwhy.errors import DlwhyError, ElfError
 from dlwhy.loader.bind import check_versions
+from dlwhy.loader.closing import collect
+from dlwhy.loader.dependencies import map_dependencies
 from dlwhy.loader.faults import Death, Fault, Unknown
 from dlwhy.loader.host import RTLD_NOW
 from dlwhy.loader.link_map import EXECUTABLE, LIBRARY, LinkMap
 from dlwhy.loader.mapping import died_reading, wants_execstack
+from dlwhy.loader.placing import initialise_tls, lay_out_tls
+from dlwhy.loader.resolving import relocate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,11 +84,11 @@ def _map(process: Process, program: Elf | None) -> bool:
     auditors = _audit_names(process, program)
     early = bool(auditors) or (process.libc.audit_by_string and bool(process.settings.env.get("LD_AUDIT")))
     if early:
-        process.lay_out_tls(len(auditors))
+        lay_out_tls(process, len(auditors))
         for name in auditors:
             _load_auditor(process, name)
     preloads = _preload(process, main)
-    process.map_dependencies(main, preloads, 0, space, False)
+    map_dependencies(process, main, preloads, 0, space, False)
     for one in main.searchlist.maps:
         one.global_ = True
     _place_rtld(space, main, rtld)
@@ -100,13 +104,13 @@ def _finish(process: Process, laid_out: bool) -> None:
         for one in reversed(main.searchlist.maps):
             process.check_level(one)
     if not laid_out:
-        process.lay_out_tls(0)
+        lay_out_tls(process, 0)
     order = [one for one in reversed(main.initfini) if not one.relocated]
     if process.libc.libc_relocated_first and space.libc is not None:
         order = [space.libc, *(one for one in order if one is not space.libc)]
-    process.relocate(order, not process._bind_now(), space, 0)  # noqa: SLF001
+    relocate(process, order, not process._bind_now(), space, 0)  # noqa: SLF001
     for one in space.maps:
-        process.initialise_tls(one)
+        initialise_tls(process, one)
 
 
 def _check_versions(process: Process) -> None:
@@ -213,7 +217,7 @@ def _load_auditor(process: Process, name: str) -> None:
                 raise Death("signal", "none", why, None, -11, name) from None
             for one in space.maps:
                 one.opened = 0
-            process._collect(space)  # noqa: SLF001
+            collect(process, space)
         text = f"ERROR: ld.so: object '{name}' cannot be loaded as audit interface: {fault.text}; ignored."
         process.notices.append(text)
 
