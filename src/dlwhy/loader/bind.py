@@ -114,7 +114,7 @@ class Binding:
             return None, 0
         entry = self._elf.versions.index_of(index)
         version = self.versions.get(entry & 0x7FFF)
-        if version is None and entry & 0x7FFF > max(self.versions):
+        if version is None and entry & 0x7FFF > 1 and entry & 0x7FFF > max(self.versions):
             what = f"what stands in memory behind the versions of {self._elf.path}, where symbol {index} has its own"
             raise Unknown(what, "relocate")
         return (version if version is not None and version.hash else None), entry
