@@ -45,6 +45,7 @@ MOST = 200
 UNSEEN = {
     "abi_note_checked": "no file of the generator asks for another kernel",
     "abiversion_limit": "all loaders at hand accept the same versions",
+    "audit_by_string": "every LD_AUDIT of the generator has a name that counts",
     "auditor_profiles": "the one lazy jump table without DT_PLTGOT in a few hundred is kept in test_scenarios.FOUND",
     "base_version_as_fallback": "needs a library with several unversioned entries of one name",
     "depaudit": "GNU ld writes DT_DEPAUDIT, but the generator does not ask for it",

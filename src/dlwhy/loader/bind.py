@@ -303,12 +303,12 @@ def _no_version_table(one: LinkMap, libc: Glibc) -> Death:
 
 
 def check_versions(
-    of: LinkMap, listed: list[LinkMap], libc: Glibc, program: str, notice: list[str] | None, faults: list[Fault]
+    of: LinkMap, listed: list[LinkMap], libc: Glibc, program: str, told: list[str | Fault] | None
 ) -> None:
     """Check that every version an object needs is defined (elf/dl-version.c, _dl_check_map_versions).
 
-    With `notice` (a start-up) missing versions are appended to `faults` and remarks to `notice`; without it the first
-    error is raised. Raises `Fault`, `Death`.
+    With `told` (a start-up) remarks and what is missing are appended there, in the order in which the loader tells
+    them; without it the first error is raised. Raises `Fault`, `Death`.
     """
     assert of.elf is not None
     dynamic = of.elf.dynamic
@@ -340,11 +340,11 @@ def check_versions(
                 )
             for need in needs:
                 relr_ref |= need.name == "GLIBC_ABI_DT_RELR"
-                fault = _check_one(need.name, need.hash, need.weak, provider, of, notice, program)
+                fault = _check_one(need.name, need.hash, need.weak, provider, of, told, program)
                 if fault is not None:
-                    if notice is None:
+                    if told is None:
                         raise fault
-                    faults.append(fault)
+                    told.append(fault)
         wants_relr = libc.relr and DT_VERNEED in dynamic.tags and DT_RELR in dynamic.tags and not relr_ref
         if wants_relr and any(name.startswith("libc.so.") for name in dynamic.needed):
             raise Fault("missing-version", "version", "DT_RELR without GLIBC_ABI_DT_RELR dependency", of.shown)
@@ -363,13 +363,13 @@ def _first_version(elf: Elf) -> int:
 
 
 def _check_one(
-    name: str, hash_: int, weak: bool, provider: LinkMap, of: LinkMap, notice: list[str] | None, program: str
+    name: str, hash_: int, weak: bool, provider: LinkMap, of: LinkMap, told: list[str | Fault] | None, program: str
 ) -> Fault | None:
     versions = provider.elf.versions if provider.elf is not None else None  # None: `plain`, which defines no version
     defines = versions.defines if versions is not None else None
     if versions is None or defines is None:
-        if notice is not None:
-            notice.append(f"{program}: {provider.shown}: no version information available (required by {of.shown})")
+        if told is not None:
+            told.append(f"{program}: {provider.shown}: no version information available (required by {of.shown})")
         return None
     if versions.verdef_version != 1:
         return Fault(
@@ -381,8 +381,8 @@ def _check_one(
     if (hash_, name) in versions.defined:
         return None
     if weak:
-        if notice is not None:
-            notice.append(f"{program}: {provider.shown}: weak version `{name}' not found (required by {of.shown})")
+        if told is not None:
+            told.append(f"{program}: {provider.shown}: weak version `{name}' not found (required by {of.shown})")
         return None
     fault = Fault(
         "missing-version", "version", f"version `{name}' not found (required by {of.shown})", provider.shown,

@@ -307,7 +307,7 @@ class Process:
         try:
             for one in top.searchlist.maps:
                 if not one.versions_checked and one.elf is not None:
-                    check_versions(one, space.maps, self.libc, self.settings.argv0, None, [])
+                    check_versions(one, space.maps, self.libc, self.settings.argv0, None)
                     one.versions_checked = True
             self._check_properties(top)
             relocate(self,

@@ -116,27 +116,32 @@ def _finish(process: Process, laid_out: bool) -> None:
 def _check_versions(process: Process) -> None:
     """Check the versions of every object: what is missing is told line by line, and only then ends the start."""
     settings, space = process.settings, process.base
-    faults: list[Fault] = []
+    lines: list[str | Fault] = []
 
     def told(*last: str) -> str:
-        return "\n".join([*(f"{settings.argv0}: {one.object}: {one.text}" for one in faults), *last])
+        """All from the first fault on, as one message; what came before it are notices."""
+        first = next((i for i, one in enumerate(lines) if isinstance(one, Fault)), len(lines))
+        process.notices += [one for one in lines[:first] if isinstance(one, str)]
+        rest = (one if isinstance(one, str) else f"{settings.argv0}: {one.object}: {one.text}" for one in lines[first:])
+        return "\n".join([*rest, *last])
 
     for one in list(space.maps):
         if one.elf is None:
             continue
         try:
-            check_versions(one, space.maps, process.libc, settings.argv0, process.notices, faults)
+            check_versions(one, space.maps, process.libc, settings.argv0, lines)
         except Fault as fault:
             text = told(fault.at_startup(settings.argv0))
             subject = fault.subject or fault.object
             raise StartFailed(text, 127, fault.because or fault.text, fault.kind, subject) from None
         except Death as death:
-            if faults and death.message is not None:
-                death.message = told(death.message)
+            death.message = (told() if death.message is None else told(death.message)) or None
             raise
         one.versions_checked = True
-    if faults:
-        raise StartFailed(told(), 1, faults[0].because, faults[0].kind, faults[0].subject)
+    text = told()
+    missing = next((one for one in lines if isinstance(one, Fault)), None)
+    if missing is not None:
+        raise StartFailed(text, 1, missing.because, missing.kind, missing.subject)
 
 
 def _place_rtld(space: Namespace, main: LinkMap, rtld: LinkMap) -> None:
