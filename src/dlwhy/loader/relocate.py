@@ -21,7 +21,7 @@ from dlwhy.elf.constants import (
 )
 from dlwhy.elf.relocs import Survey, Table, entries, relr, split_info, survey
 from dlwhy.errors import ElfError
-from dlwhy.loader.faults import Death
+from dlwhy.loader.faults import Death, Unknown
 from dlwhy.loader.image import SIGSEGV, Image
 from dlwhy.loader.mapping import died_reading
 
@@ -100,7 +100,7 @@ def _ranges(elf: Elf, lazy: bool, zero_is_none: bool) -> list[tuple[Table, bool]
     if has_rela:
         if DT_RELASZ not in tags:
             raise _null(elf, "it has DT_RELA and no DT_RELASZ")
-        start, size, count = tags[DT_RELA], tags[DT_RELASZ], tags.get(DT_RELACOUNT, 0)
+        start, size, count = tags[DT_RELA], tags[DT_RELASZ], _counted(tags.get(DT_RELACOUNT, 0), elf)
     second = None
     if DT_PLTREL in tags:
         for tag, name in ((DT_JMPREL, "DT_JMPREL"), (DT_PLTRELSZ, "DT_PLTRELSZ")):
@@ -116,6 +116,16 @@ def _ranges(elf: Elf, lazy: bool, zero_is_none: bool) -> list[tuple[Table, bool]
             second = Table("DT_JMPREL", jump, _whole(length, elf), True, 0)
     first = Table("DT_RELA", start, _whole(size, elf), True, count)
     return [(first, False)] + ([(second, lazy)] if second is not None else [])
+
+
+def _counted(count: int, elf: Elf) -> int:
+    """DT_RELACOUNT as the loader's pointer arithmetic has it: the bytes of so many entries wrap round."""
+    entry = elf.layout.rela.size
+    whole = 1 << 8 * elf.layout.word_size
+    ahead = count * entry % whole
+    if ahead >= whole // 2 or ahead % entry:
+        raise Unknown(f"what stands where DT_RELACOUNT of {elf.path} leads, not at an entry of its table", "relocate")
+    return ahead // entry
 
 
 def _whole(size: int, elf: Elf) -> int:
