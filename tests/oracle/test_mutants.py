@@ -16,6 +16,7 @@ from dlwhy.loader import (
     image,
     link_map,
     mapping,
+    placing,
     process,
     relocate,
     resolving,
@@ -234,7 +235,7 @@ MUTANTS: dict[str, tuple[object, str, object, str]] = {
     "e_ident is never bad": (mapping, "_bad_ident", _constant(False), "corrupt"),
     "executable stacks are free": (process, "wants_execstack", _constant(False), "flags"),
     "nothing is ever closed": (closing, "collect", lambda _process, _space: [], "tls"),
-    "lookups of thread-local variables touch nothing": (process, "DYNAMIC", None, "tls"),
+    "TLS that nobody has used cannot move": (placing, "DYNAMIC", None, "tls"),
     "filters are needs": (dependencies, "DT_NEEDED", _Everything(1), "flags"),
     "no selection sort": (sort, "_depends_directly", _constant(False), "graph"),
 }  # fmt: skip
