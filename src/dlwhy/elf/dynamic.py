@@ -106,8 +106,7 @@ class Dynamic:
         return self.string(offset).encode("utf-8", "surrogateescape")
 
     def _cut(self, offset: int) -> str:
-        if offset >> 8 * self._elf.layout.word_size - 1:  # the sum with DT_STRTAB wraps round
-            offset -= 1 << 8 * self._elf.layout.word_size
+        offset = (self._strtab + offset) % (1 << 8 * self._elf.layout.word_size) - self._strtab  # the sum wraps round
         if DT_STRTAB not in self.tags:
             raise ElfError(self._elf.path, -1, "a string is wanted, but there is no DT_STRTAB")
         start, window = self._move_window(offset)
