@@ -68,6 +68,7 @@ UNSEEN = {
     "named_file_must_define": "all loaders at hand are newer",
     "pie_refused": "all loaders at hand refuse it",
     "read_tunables": "2.39 reads as 2.40 does unless a name is set twice",
+    "secure_binds_now": "secure starts are no family: test_ways.test_bind_now_of_a_secure_start shows it",
     "segment_order_checked": "only hostile files have such an order",
     "tcb_size": "only what dlwhy prints of it",
 }

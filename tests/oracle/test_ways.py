@@ -31,3 +31,15 @@ def test_other_ways_to_start(loader: str, way: str) -> None:
         verdict = ways.run(way, seed, number, root, made, words, str(os.getpid()))
         wrong += [f"{seed} {number}: {text}" for text in verdict.differences]
     assert wrong == []
+
+
+@pytest.mark.parametrize("loader", ["this machine", *SUITES])
+def test_bind_now_of_a_secure_start(loader: str) -> None:
+    """LD_BIND_NOW of a set-user-ID program counts or not, by release: a lazy load without a definition tells."""
+    root = roots()[loader]
+    if isinstance(root, str):
+        pytest.skip(root)
+    if os.geteuid() != 0:
+        pytest.skip("not run: only root makes a set-user-ID program for another user")
+    verdict = ways.run("secure", 794462488, 0, root, workshop(), real.rtld_words(root), str(os.getpid()))
+    assert verdict.differences == ()

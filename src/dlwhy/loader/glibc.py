@@ -53,6 +53,10 @@ FEATURES: dict[str, tuple[tuple[tuple[int, int], Any, str], ...]] = {
         ((2, 17), False, "elf/rtld.c, process_dl_audit: names that count make the list"),
         ((2, 32), True, "elf/rtld.c, audit_list_add_string: any LD_AUDIT does, also without a name that counts [M]"),
     ),
+    "secure_binds_now": (
+        ((2, 17), True, "elf/rtld.c, process_envvars: LD_BIND_NOW counts in secure mode too [M 2.31, 2.36]"),
+        ((2, 39), False, "elf/rtld.c, process_envvars_secure does not read it [M 2.41, 2.43]"),
+    ),
     "auditor_profiles": (
         ((2, 17), ("la_version",), "elf/dl-reloc.c, _dl_relocate_object: consider_profiling |= GLRO(dl_audit) != NULL"),
         ((2, 35), ("la_x86_64_gnu_pltenter", "la_x86_64_gnu_pltexit"), "commit 32612615c5, bug 23734"),

@@ -331,7 +331,8 @@ class Process:
             self._make_global(top, space)
 
     def _bind_now(self) -> bool:
-        return bool(self.settings.env.get("LD_BIND_NOW")) and not self.settings.secure
+        counts = not self.settings.secure or self.libc.secure_binds_now
+        return counts and bool(self.settings.env.get("LD_BIND_NOW"))
 
     def _make_global(self, top: LinkMap, space: Namespace) -> None:
         main = space.maps[0].searchlist
