@@ -55,7 +55,7 @@ FEATURES: dict[str, tuple[tuple[tuple[int, int], Any, str], ...]] = {
     ),
     "secure_binds_now": (
         ((2, 17), True, "elf/rtld.c, process_envvars: LD_BIND_NOW counts in secure mode too [M 2.31, 2.36]"),
-        ((2, 39), False, "elf/rtld.c, process_envvars_secure does not read it [M 2.41, 2.43]"),
+        ((2, 39), False, "elf/rtld.c of 2.39, process_envvars_secure: not read [M 2.41, 2.43]"),
     ),
     "auditor_profiles": (
         ((2, 17), ("la_version",), "elf/dl-reloc.c, _dl_relocate_object: consider_profiling |= GLRO(dl_audit) != NULL"),
