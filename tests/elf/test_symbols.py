@@ -104,6 +104,15 @@ def test_what_the_walk_does_not_reach_is_not_found() -> None:
     assert opened(built.patched("gnu", 32, swapped[4:] + swapped[:4])).symbols.look_up(wanted) == {}
 
 
+def test_a_chain_that_leads_to_before_the_file() -> None:
+    """With chains counted from far behind their symbols, each name that the filter lets through leads astray."""
+    built = Image(symbols=[Sym("f", 1), Sym("g", 2), Sym("h", 3)], buckets=2).build()
+    symbols = opened(built.patched("gnu", 4, (1 << 30).to_bytes(4, "little"))).symbols
+    assert symbols.look_up(hashes(b"f", b"h")) == {b"f": (-1,), b"h": (-1,)}
+    assert symbols.astray is not None
+    assert_told(symbols.astray)
+
+
 def test_without_a_hash_table() -> None:
     """Without a hash table nothing is found by name, and the symbols are those before the strings."""
     symbols = opened(everything(hash=()).build()).symbols

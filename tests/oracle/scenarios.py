@@ -549,6 +549,8 @@ _FAULTS: tuple[tuple[tuple[Patch, ...], tuple[str, ...]], ...] = (
     ((Patch("dyn 9", 23),), ()),
     ((Patch("dyn 0x6ffffff9", 8),), ()),
     ((Patch("table 0x6ffffef5 8", 3, 4),), ()),
+    ((Patch("table 0x6ffffef5 4", 1 << 26, 4),), ()),  # symoffset: the chains lead to before the object
+    ((Patch("table 0x6ffffef5 4", 5, 4),), ()),
     ((Patch("table 0x6ffffffe 0", 2, 2),), ()),  # vn_version
     ((Patch("table 0x6ffffffe 20", 2, 2), Patch("table 0x6ffffffe 16", 77, 4)), ()),  # vna_flags: weak; vna_hash
     ((Patch("table 0x6ffffffe 16", 77, 4),), ()),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from dlwhy.elf.symbols import DynamicSymbols
 from dlwhy.loader import (
     bind,
     closing,
@@ -230,6 +231,7 @@ MUTANTS: dict[str, tuple[object, str, object, str]] = {
     "no LD_LIBRARY_PATH": (search.Finder, "environment_list", _constant([]), "search"),
     "one name is enough": (link_map.LinkMap, "answers_to", lambda s, name: s.has_name(name), "search"),
     "pages behind the end of the file are there": (image.Image, "touch", _constant(None), "corrupt"),
+    "no chain leads astray": (DynamicSymbols, "_follow", _constant(None), "faults"),
     "hash tables are not looked at": (process, "check_hash", _constant(None), "corrupt"),
     "relocation counts are not looked at": (relocate, "_not_relative", _uncounted, "corrupt"),
     "RELRO always works": (resolving, "_protect", _constant(None), "corrupt"),

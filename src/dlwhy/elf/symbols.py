@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from dlwhy.elf.file import Elf
 
+_MOST_STEPS = 1 << 18
+"""Words of chains that are looked at where they must be followed one by one."""
 _NAME_BUDGET = 16
 """Total bytes of names cut from a table: at most this many times its string table (honest files stay below 2)."""
 _NAME_SLACK = 1 << 16
@@ -105,8 +107,8 @@ class DynamicSymbols:
     """The dynamic symbol table as the loader sees it."""
 
     __slots__ = (
-        "_bloom", "_buckets", "_budget", "_chain", "_count", "_data", "_elf", "_ends", "_hash", "_heads", "_hits",
-        "_long", "_names", "_searched", "_shift", "_singles", "_symoffset", "_table",
+        "_bloom", "_buckets", "_budget", "_chain", "_chains_at", "_count", "_data", "_elf", "_ends", "_hash", "_heads",
+        "_hits", "_long", "_names", "_searched", "_shift", "_singles", "_symoffset", "_table", "astray",
     )  # fmt: skip
 
     def __init__(self, elf: Elf) -> None:
@@ -123,6 +125,10 @@ class DynamicSymbols:
         self._bloom: Sequence[int] = ()
         self._shift = 0
         self._symoffset = 0
+        self._chains_at = 0
+        """Address of the chains where some bucket leads to before them, which no linker writes; else 0."""
+        self.astray: ElfError | None = None
+        """Why the walk along a chain leaves the file, once one does: its places end with -1."""
         self._ends: dict[int, int] = {}
         """Bucket of DT_GNU_HASH -> the last symbol of its chain, of those that were looked into."""
         self._heads: dict[int, dict[bytes, list[int]]] = {}
@@ -193,11 +199,14 @@ class DynamicSymbols:
         data = elf.at(vaddr + 16, filter_size + 4 * nbuckets)
         self._bloom = self._array(data[:filter_size], elf.layout.word_code)
         self._buckets = buckets = self._array(data[filter_size:])
-        top = max(buckets, default=0)
-        if not top or top < self._symoffset:
+        chains_at = vaddr + 16 + len(data)
+        top = max(buckets)
+        if not top:
             self._chain = ()
+        elif min(filter(None, buckets)) < self._symoffset:
+            self._chain, self._chains_at = (), chains_at
         else:
-            self._chain = self._read_chain(vaddr + 16 + len(data), top - self._symoffset)
+            self._chain = self._read_chain(chains_at, top - self._symoffset)
         return self._chain
 
     def _read_chain(self, vaddr: int, known: int) -> array[int]:
@@ -302,7 +311,8 @@ class DynamicSymbols:
         """Return name -> symbol indexes in chain order, for every name of `hashes` that the hash table reaches.
 
         `hashes` is name -> `gnu_hash(name)`. Names already looked up are not looked up again; the answer holds
-        every name ever found in this table. Raises `ElfError` where the table leaves the file.
+        every name ever found in this table. A last index of -1 says that the walk for this name goes on to what
+        `astray` tells. Raises `ElfError` where the table leaves the file.
         """
         searched = self._searched
         if not hashes.keys() <= searched:
@@ -316,6 +326,9 @@ class DynamicSymbols:
 
     def _join(self, wanted: dict[bytes, int]) -> None:
         chain = self._load_chain()
+        if self._chains_at:
+            self._follow(wanted)
+            return
         bits = {h | 1 for h in wanted.values()} | {h & 0xFFFFFFFE for h in wanted.values()}
         found: dict[bytes, list[int]] = {}
         for index in compress(count(self._symoffset), map(bits.__contains__, chain)):
@@ -325,13 +338,40 @@ class DynamicSymbols:
                 found.setdefault(name, []).append(index)
         self._hits.update((name, tuple(places)) for name, places in found.items())
 
-    def _reaches(self, h: int, index: int) -> bool:
-        """Whether the loader's walk for this hash comes to this symbol: past the filter, and along its bucket."""
+    def _follow(self, wanted: dict[bytes, int]) -> None:
+        """Walk along the chain of each name by itself, word by word, wherever it leads."""
+        left = _MOST_STEPS
+        for name, h in wanted.items():
+            places: list[int] = []
+            try:
+                index = self._buckets[h % len(self._buckets)] if self._passes(h) else 0
+                while index:
+                    (word,) = self._words(self._chains_at + 4 * (index - self._symoffset), 1)
+                    if (word ^ h) < 2 and self.name_at(self._row(index)[0]) == name:
+                        places.append(index)
+                    if word & 1:
+                        break
+                    index += 1
+                    left -= 1
+                    if left < 0:
+                        raise TooLarge(self._elf.path, -1, f"chains of DT_GNU_HASH go on for {_MOST_STEPS} words")
+            except ElfError as error:
+                self.astray = self.astray or error
+                places.append(-1)
+            if places:
+                self._hits[name] = tuple(places)
+
+    def _passes(self, h: int) -> bool:
+        """Whether the filter lets this hash through."""
         bloom, bits = self._bloom, 8 * self._elf.layout.word_size
         if not bloom:
             raise self._elf.unmapped(0, 1 << 29, "DT_GNU_HASH has a filter of no words")
         word = bloom[h // bits & len(bloom) - 1]
-        if not word >> (h % bits) & word >> ((h >> (self._shift & 31)) % bits) & 1:
+        return bool(word >> (h % bits) & word >> ((h >> (self._shift & 31)) % bits) & 1)
+
+    def _reaches(self, h: int, index: int) -> bool:
+        """Whether the loader's walk for this hash comes to this symbol: past the filter, and along its bucket."""
+        if not self._passes(h):
             return False
         bucket = h % len(self._buckets)
         start = self._buckets[bucket]

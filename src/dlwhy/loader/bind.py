@@ -205,12 +205,15 @@ class Lookup:
     ) -> Definition | None:
         """Return which of an object's symbols of the wanted name counts, or None (do_lookup_x for one map).
 
-        Raises `Death` where the release asserts that the named file has a version table.
+        Raises `Death` where the release asserts that the named file has a version table, and `ElfError` where the
+        walk goes on to what is not there.
         """
         side = binding(one, self._machine)
         fallback = None
         alternatives = 0
         for index in places:
+            if index < 0 and one.elf is not None and one.elf.symbols.astray is not None:
+                raise one.elf.symbols.astray
             _, value, size, info, other, shndx = side.symbol(index)
             kind = info & 15
             if (value == 0 and shndx != SHN_ABS and kind != STT_TLS) or (class_ & PLT and shndx == SHN_UNDEF):
