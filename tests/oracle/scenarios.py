@@ -547,6 +547,8 @@ _FAULTS: tuple[tuple[tuple[Patch, ...], tuple[str, ...]], ...] = (
     ((Patch("dyn 0x6ffffffb", 0x8000001),), ("-z,now",)),
     ((Patch("dyn 20", 17),), ()),
     ((Patch("dyn 9", 23),), ()),
+    ((Patch("dyn 8", (1 << 64) - (1 << 56)),), ()),
+    ((Patch("dyn 8", (1 << 64) - (1 << 40)),), ()),
     ((Patch("dyn 0x6ffffff9", 8),), ()),
     ((Patch("table 0x6ffffef5 8", 3, 4),), ()),
     ((Patch("table 0x6ffffef5 4", 1 << 26, 4),), ()),  # symoffset: the chains lead to before the object
@@ -554,6 +556,8 @@ _FAULTS: tuple[tuple[tuple[Patch, ...], tuple[str, ...]], ...] = (
     ((Patch("table 0x6ffffffe 0", 2, 2),), ()),  # vn_version
     ((Patch("table 0x6ffffffe 20", 2, 2), Patch("table 0x6ffffffe 16", 77, 4)), ()),  # vna_flags: weak; vna_hash
     ((Patch("table 0x6ffffffe 16", 77, 4),), ()),
+    ((Patch("table 0x6ffffffe 28", 1 << 30, 4),), ()),  # vna_next
+    ((Patch("table 0x6ffffffe 16", 77, 4), Patch("table 0x6ffffffe 28", 1 << 30, 4)), ()),
     ((Patch("table 0x6ffffffe 4", 1, 4),), ()),  # vn_file
     ((Patch("table 0x6ffffffc 0", 2, 2),), ()),  # vd_version, of the provider
     ((Patch("table 7 8", 300, 4),), ()),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from dlwhy.elf.symbols import DynamicSymbols
+from dlwhy.elf.versions import Versions
 from dlwhy.loader import (
     bind,
     closing,
@@ -167,6 +168,12 @@ def _constant(value: object) -> Callable[..., Any]:
     return lambda *_args, **_named: value
 
 
+def _whole(versions: Versions, files: Any = Versions.need_files) -> object:
+    if versions.astray is not None:
+        raise versions.astray
+    return files.fget(versions)
+
+
 def _no_gap(
     segments: Any, variant: int, start: int, least: int, surplus: int, rseq: Any, _real: Any = tls.lay_out
 ) -> Any:
@@ -231,6 +238,8 @@ MUTANTS: dict[str, tuple[object, str, object, str]] = {
     "no LD_LIBRARY_PATH": (search.Finder, "environment_list", _constant([]), "search"),
     "one name is enough": (link_map.LinkMap, "answers_to", lambda s, name: s.has_name(name), "search"),
     "pages behind the end of the file are there": (image.Image, "touch", _constant(None), "corrupt"),
+    "the end of a long table wraps round early": (relocate, "_LOWEST", 1 << 63, "faults"),
+    "needs are read before any is checked": (Versions, "need_files", property(_whole), "faults"),
     "no chain leads astray": (DynamicSymbols, "_follow", _constant(None), "faults"),
     "hash tables are not looked at": (process, "check_hash", _constant(None), "corrupt"),
     "relocation counts are not looked at": (relocate, "_not_relative", _uncounted, "corrupt"),

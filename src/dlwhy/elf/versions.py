@@ -50,8 +50,8 @@ class Versions:
     """The version tables of one object; all three may be missing."""
 
     __slots__ = (
-        "_by_index", "_defined", "_elf", "_left", "_need_files", "_versym", "defines", "need_rows", "verdef_version",
-        "verneed_version",
+        "_by_index", "_defined", "_elf", "_left", "_need_files", "_versym", "astray", "defines", "need_rows",
+        "verdef_version", "verneed_version",
     )  # fmt: skip
 
     def __init__(self, elf: Elf) -> None:
@@ -64,6 +64,8 @@ class Versions:
         self.need_rows: list[tuple[str, list[tuple[str, int, int, int]]]] = []
         """(file, [(name, vna_hash, vna_flags, vna_other)]) for each verneed, in file order."""
         self._need_files: tuple[tuple[str, tuple[Need, ...]], ...] | None = None
+        self.astray: ElfError | None = None
+        """Why the needs stop short of their end: what stands before is checked by the loader all the same."""
         self.defines: tuple[Definition, ...] | None = None
         """The versions defined, or None without a verdef section."""
         self._versym: bytes | None = None
@@ -72,13 +74,16 @@ class Versions:
         self._defined: frozenset[tuple[int, str]] | None = None
         self._by_index: dict[int, tuple[str, int, bool, str | None]] | None = None
         if DT_VERNEED in tags:
-            self._read_needs(tags[DT_VERNEED])
+            try:
+                self._read_needs(tags[DT_VERNEED])
+            except ElfError as error:
+                self.astray = error
         if DT_VERDEF in tags:
             self.defines = self._read_defines(tags[DT_VERDEF])
 
     @property
     def need_files(self) -> tuple[tuple[str, tuple[Need, ...]], ...]:
-        """(file, needs) for each verneed, in file order."""
+        """(file, needs) for each verneed, in file order; where `astray` is set only those before."""
         if self._need_files is None:
             self._need_files = tuple([
                 (file, tuple([
@@ -91,7 +96,9 @@ class Versions:
 
     @property
     def needs(self) -> tuple[Need, ...]:
-        """Every need of every file, in file order."""
+        """Every need of every file, in file order. Raises `ElfError` where they leave the file."""
+        if self.astray is not None:
+            raise self.astray
         return tuple(need for _, needs in self.need_files for need in needs)
 
     @property
@@ -117,7 +124,8 @@ class Versions:
             if version != 1 and self.verneed_version == 1:
                 self.verneed_version = version
             file_name = string(file)
-            rows = []
+            rows: list[tuple[str, int, int, int]] = []
+            self.need_rows.append((file_name, rows))
             place = offset + aux
             after = 1
             while after:
@@ -130,7 +138,6 @@ class Versions:
                     (hash_, flags, other, name, after), data = self._far(vernaux, vaddr, place, data)
                 rows.append((string(name), hash_, flags, other))
                 place += after
-            self.need_rows.append((file_name, rows))
             offset += following
             left -= 1
         self._left = left

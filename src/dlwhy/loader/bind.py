@@ -348,6 +348,8 @@ def check_versions(
                     if told is None:
                         raise fault
                     told.append(fault)
+        if versions.astray is not None:
+            raise versions.astray
         wants_relr = libc.relr and DT_VERNEED in dynamic.tags and DT_RELR in dynamic.tags and not relr_ref
         if wants_relr and any(name.startswith("libc.so.") for name in dynamic.needed):
             raise Fault("missing-version", "version", "DT_RELR without GLIBC_ABI_DT_RELR dependency", of.shown)

@@ -52,6 +52,8 @@ _ADDRESS_SPACE = 1 << 47
 _LARGEST_FILE = 1 << 44
 """Bytes of the largest file on the file systems with the smallest limit (ext4): more is not mapped there."""
 _WRAPS = (1 << 64) - (1 << 48)
+_MUCH_MEMORY = 1 << 31
+"""Bytes of zeros from which on a small machine may refuse them (mm/util.c, __vm_enough_memory)."""
 _MAP_RANDOM = 1 << 40
 """Objects are mapped within this many bytes of the end of the address space (28 random bits of pages): a segment that
 far behind the first one has no address at all."""
@@ -281,6 +283,9 @@ def _check_mapping(
             if alloc_end > zero_page:
                 if alloc_end - first[0] > _MAP_RANDOM:
                     raise not_mapped("cannot map zero-fill pages")
+                if alloc_end - zero_page >= _MUCH_MEMORY:
+                    what = f"whether the kernel grants {elf.path} {alloc_end - zero_page} bytes of zeros"
+                    raise Unknown(f"{what}: the machine's memory and vm.overcommit_memory", "map")
                 _inside(elf, zero_page, alloc_end, first[0], last[3], page)
 
 

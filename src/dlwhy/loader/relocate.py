@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from dlwhy.elf.machine import Machine
     from dlwhy.loader.glibc import Glibc
 
-_HALF = 1 << 63
+_LOWEST = 1 << 46
+"""Objects lie above this address: the end of a table wraps round where it is at most so far before the start."""
 Entry = tuple[int, bool]
 """(r_info, whether lazy binding leaves it for later)."""
 
@@ -130,8 +131,11 @@ def _counted(count: int, elf: Elf) -> int:
 
 def _whole(size: int, elf: Elf) -> int:
     """The bytes that are really applied: whole entries up to the end, none when the end wraps to before the start."""
-    entry = elf.layout.rela.size
-    return -(-size // entry) * entry if 0 <= size < _HALF else 0
+    entry, whole = elf.layout.rela.size, 1 << 8 * elf.layout.word_size
+    size %= whole
+    if size >= max(whole - _LOWEST, whole // 2):
+        return 0
+    return -(-size // entry) * entry
 
 
 def _range(
