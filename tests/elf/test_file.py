@@ -195,6 +195,12 @@ class TestBytesByAddress:
         with pytest.raises(ElfError, match="lies in no PT_LOAD"):
             elf.at(0x12FFF, 2)
 
+    def test_zeros_that_end_within_a_page(self) -> None:
+        """Zeros end with p_memsz: the rest of their page shows what the file has there (elf/dl-map-segments.h)."""
+        elf = self.elf((0x400, 0x10400, 0x100, 0x120))
+        assert elf.around(0x1051E, 4) == b"\0\0\x20\x21"
+        assert elf.around(0x10530, 2) == b"\x30\x31"
+
     def test_the_rest_of_a_page(self) -> None:
         """Without memory behind the file's bytes, the rest of the first and last page shows what the file has there."""
         elf = self.elf((0x400, 0x10400, 0x100, 0x100))

@@ -293,7 +293,13 @@ class Elf:
         if vaddr < end:  # the file ends early: the kernel fills its last page with zeros
             return bytes(min(limit, -offset % _PAGE)) if offset <= view.size + -view.size % _PAGE else b""
         if row[6] > row[5]:
-            return bytes(rest)
+            # What is cleared ends with the segment; what else of the page comes from the file stays there.
+            cleared = row[3] + row[6] - vaddr
+            if cleared >= rest or vaddr >= end + -end % _PAGE or row[3] + row[6] > end + -end % _PAGE:
+                return bytes(rest)
+            cleared = max(cleared, 0)
+            tail = view.some(offset + cleared, rest - cleared)
+            return bytes(cleared) + tail + bytes(rest - cleared - len(tail))
         return view.some(offset, min(limit, -vaddr % _PAGE)) if vaddr - end < _PAGE else b""
 
     def close(self) -> None:
