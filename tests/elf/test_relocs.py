@@ -192,3 +192,21 @@ def test_symbols() -> None:
     built = Image(bits=32, symbols=[Sym("f", 1)]).build()
     assert split_info(opened(built), 0x123456) == (0x1234, 0x56)
     assert split_info(opened(Image().build()), 0x1234_0000_0056) == (0x1234, 0x56)
+
+
+def test_a_table_across_segments() -> None:
+    """A table that runs out of its segment goes on with what is mapped behind it, up to where nothing is."""
+    start = 0x100000
+    rows = [(1, 4, 0, start, 0, 4096, 4096, 4096), (1, 6, 0, start + 4096, 0, 0, 4096, 4096)]
+    elf = opened(Image(tags=[(7, start + 4000), (8, 1 << 20)], headers=rows).build())
+    table = tables(elf)[0]
+    found = []
+
+    def apply() -> None:
+        for data in _pieces(elf, table, 0, 24):
+            found.append(bytes(data))
+
+    with pytest.raises(ElfError, match="0x102000"):
+        apply()
+    assert len(b"".join(found)) == (96 + 4096) // 24 * 24
+    assert b"".join(found)[:96] == elf.at(start + 4000, 96)

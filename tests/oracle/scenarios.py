@@ -542,6 +542,7 @@ _FAULTS: tuple[tuple[tuple[Patch, ...], tuple[str, ...]], ...] = (
     ((Patch("phdr 1 3 vaddr", 0x8000), Patch("phdr 1 1 vaddr", 0x6000)), ()),
     ((Patch("phdr 1 3 memsz", 1 << 46),), ()),
     ((Patch("phdr 1 3 memsz", 1 << 43),), ()),
+    ((Patch("phdr 1 3 vaddr", (1 << 42) + 0x3000),), ()),  # behind a hole of 4 TiB
     ((Patch("phdr 2 0 type", 0),), ()),
     ((Patch("phdr 2 0 filesz", 0),), ()),
     ((Patch("dyn 0x6ffffffb", 0x8000001),), ("-z,now",)),

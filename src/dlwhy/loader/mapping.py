@@ -249,6 +249,8 @@ def _check_mapping(
     page = host.page
     first, last = loads[0], loads[-1]
     length = (last[3] - first[0]) & ((1 << 8 * elf.layout.word_size) - 1)
+    # the range that is mapped first is there whole, and segments go into it
+    reach = max(_MAP_RANDOM, length + -length % page) if elf.type == ET_DYN else _MAP_RANDOM
     if elf.type == ET_DYN:
         if host.libc.p_align_honoured:
             align = max((row[7] for row in elf.loads if row[7] & (row[7] - 1) == 0), default=0)
@@ -266,7 +268,7 @@ def _check_mapping(
                 raise not_mapped("cannot change memory protections")
     for index, (start, end, data_end, alloc_end, offset, _flags) in enumerate(loads):
         if end > start and index:
-            if offset + end - start >= 1 << 63 or end - first[0] > _MAP_RANDOM:
+            if offset + end - start >= 1 << 63 or end - first[0] > reach:
                 raise not_mapped("failed to map segment from shared object")
             _inside(elf, start, end, first[0], last[3], page)
         if data_end < alloc_end < (1 << 64) - _ADDRESS_SPACE:
@@ -281,7 +283,7 @@ def _check_mapping(
                     )
                     raise died_reading(error, "map")
             if alloc_end > zero_page:
-                if alloc_end - first[0] > _MAP_RANDOM:
+                if alloc_end - first[0] > reach:
                     raise not_mapped("cannot map zero-fill pages")
                 if alloc_end - zero_page >= _MUCH_MEMORY:
                     what = f"whether the kernel grants {elf.path} {alloc_end - zero_page} bytes of zeros"
