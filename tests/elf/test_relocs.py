@@ -197,14 +197,13 @@ def test_symbols() -> None:
 def test_a_table_across_segments() -> None:
     """A table that runs out of its segment goes on with what is mapped behind it, up to where nothing is."""
     start = 0x100000
-    rows = [(1, 4, 0, start, 0, 4096, 4096, 4096), (1, 6, 0, start + 4096, 0, 0, 4096, 4096)]
+    rows: list[tuple[int, ...]] = [(1, 4, 0, start, 0, 4096, 4096, 4096), (1, 6, 0, start + 4096, 0, 0, 4096, 4096)]
     elf = opened(Image(tags=[(7, start + 4000), (8, 1 << 20)], headers=rows).build())
     table = tables(elf)[0]
-    found = []
+    found: list[bytes] = []
 
     def apply() -> None:
-        for data in _pieces(elf, table, 0, 24):
-            found.append(bytes(data))
+        found.extend(bytes(data) for data in _pieces(elf, table, 0, 24))
 
     with pytest.raises(ElfError, match="0x102000"):
         apply()
