@@ -26,6 +26,9 @@ REFERENCES = {
     # DTPMOD64, DTPOFF64
     "gd": ".byte 0x66\nleaq {0}@tlsgd(%rip), %rdi\n.value 0x6666\nrex64\ncall __tls_get_addr@PLT\n",
     "desc": "leaq {0}@tlsdesc(%rip), %rax\ncall *{0}@tlscall(%rax)\n",  # TLSDESC
+    # in programs only
+    "address": "movl ${0}, %eax\n",  # of a function: JUMP_SLOT of a symbol that is undefined and has a value
+    "copy": "movl {0}, %eax\n",  # of an object: COPY
 }
 
 AUDITOR = "movl $1, %eax; ret"
@@ -49,7 +52,7 @@ class Function(NamedTuple):
     hidden: bool = False
     """Not the default version (name@V instead of name@@V)."""
     binding: str = "globl"
-    """globl, weak or unique (an object)."""
+    """globl, weak, unique (an object), object or ifunc."""
     visibility: str | None = None
 
 
@@ -69,7 +72,8 @@ class Patch(NamedTuple):
     """Bytes changed behind the linker's back, at a file offset or relative to a program header."""
 
     place: str
-    """"file OFFSET", "phdr TYPE INDEX FIELD", "dyn TAG", "table TAG OFFSET", "cut" or "append"."""
+    """"file OFFSET", "phdr TYPE INDEX FIELD", "inside TYPE INDEX OFFSET" (of the bytes of a segment), "dyn TAG",
+    "table TAG OFFSET", "cut" or "append"."""
     value: int
     size: int = 8
 
@@ -100,6 +104,10 @@ class Plan(NamedTuple):
     """The whole file, instead of all the above."""
     link: str | None = None
     """A symbolic link to this target, instead of all the above."""
+    isa: int = 0
+    """GNU_PROPERTY_X86_ISA_1_NEEDED of its property note."""
+    needed_1: int = 0
+    """GNU_PROPERTY_1_NEEDED of its property note."""
 
 
 def assembly(plan: Plan) -> str:
@@ -110,18 +118,21 @@ def assembly(plan: Plan) -> str:
         if one.version is not None:
             label = f"impl{index}"
             lines.append(f".symver {label}, {one.name}{'@' if one.hidden else '@@'}{one.version}")
-        if one.binding == "unique":
-            lines += [".data", f".type {label}, @gnu_unique_object", f"{label}: .quad 1", f".size {label}, 8", ".text"]
+        if one.visibility is not None:
+            lines.append(f".{one.visibility} {label}")
+        if one.binding in ("unique", "object"):
+            kind = "gnu_unique_object" if one.binding == "unique" else f"object\n.globl {label}"
+            lines += [".data", f".type {label}, @{kind}", f"{label}: .quad 1", f".size {label}, 8", ".text"]
             continue
         body = AUDITOR if one.name == "la_version" else "ret"
+        if one.binding == "ifunc":
+            body = f"leaq chosen{index}(%rip), %rax\nret\nchosen{index}: ret"
         lines += [
-            f".{one.binding} {label}",
-            f".type {label}, @function",
+            f".{'globl' if one.binding == 'ifunc' else one.binding} {label}",
+            f".type {label}, @{'gnu_indirect_function' if one.binding == 'ifunc' else 'function'}",
             f"{label}: {body}",
             f".size {label}, .-{label}",
         ]
-        if one.visibility is not None:
-            lines.append(f".{one.visibility} {label}")
     for variable in plan.variables:
         lines += [
             '.section .tbss,"awT",@nobits', f".balign {variable.align}", f".type {variable.name}, @object",
@@ -144,6 +155,11 @@ def assembly(plan: Plan) -> str:
             ".quad start",
             ".text",
         ]
+    properties = [(0xB0008000, plan.needed_1), (0xC0008002, plan.isa)]
+    asked = [one for one in properties if one[1]]
+    if asked:
+        lines += ['.section .note.gnu.property,"a"', ".balign 8", f".long 4, {16 * len(asked)}, 5", '.asciz "GNU"']
+        lines += [f".long {kind:#x}, 4, {value}, 0" for kind, value in asked]
     if "-z,execstack" not in ",".join(plan.options):
         lines.append('.section .note.GNU-stack,"",@progbits')
     return "\n".join(lines) + "\n"
@@ -231,8 +247,12 @@ class Workshop:
 
     def _stub(self, soname: str, references: list[Reference]) -> Path:
         """A library that lends its soname, and versions for these references, to the link of another."""
-        versioned = tuple(Function(one.name, one.version) for one in references if one.version is not None)
-        plan = Plan("", soname, functions=tuple(dict.fromkeys(versioned)))
+        lent = tuple(
+            Function(one.name, one.version, binding="object" if one.kind == "copy" else "globl")
+            for one in references
+            if one.version is not None or one.kind in ("address", "copy")
+        )
+        plan = Plan("", soname, functions=tuple(dict.fromkeys(lent)))
         return self.make(plan)
 
     def _program_object(self) -> Path:
@@ -320,6 +340,9 @@ def apply(data: bytearray, patch: Patch) -> bytearray:
         at = find_segment(data, int(rest[0], 0), int(rest[1]))
         offset, size = _FIELDS[rest[2]]
         place = None if at is None else at + offset
+    elif word == "inside":
+        at, size = find_segment(data, int(rest[0], 0), int(rest[1])), patch.size
+        place = None if at is None else unpack_from("<Q", data, at + 8)[0] + int(rest[2], 0)
     elif word == "dyn":
         place, size = _dynamic(data, int(rest[0], 0)), 8
         place = None if place is None else place + (8 if len(rest) < 2 else 0)

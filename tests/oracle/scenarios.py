@@ -199,6 +199,7 @@ def graph(r: random.Random, name: str) -> Scenario:
         if r.random() < 0.15:
             options.append(f"--hash-style={r.choice(('sysv', 'both'))}")
         constructor = r.choice([*defined, "u1"]) if r.random() < 0.05 else None
+        references = [ref._replace(weak=ref.weak and ref.name != constructor) for ref in references]  # it is called
         plans.append(Plan(
             one, one if r.random() < 0.85 else f"other-{one}", _edges(r, names, index, 0.35, 0.08), "$ORIGIN",
             r.random() < 0.6, tuple(options), (), tuple(functions), tuple(references), (), 0, constructor,
@@ -538,6 +539,7 @@ _FAULTS: tuple[tuple[tuple[Patch, ...], tuple[str, ...]], ...] = (
     ((Patch("file 32", 1 << 20),), ()),
     ((Patch("phdr 1 1 align", 512),), ()),
     ((Patch("phdr 1 1 align", 0x1800),), ()),
+    ((Patch("phdr 1 0 align", 1 << 47),), ()),
     ((Patch("phdr 1 1 vaddr", 0x1008),), ()),
     ((Patch("phdr 1 3 vaddr", 0x8000), Patch("phdr 1 1 vaddr", 0x6000)), ()),
     ((Patch("phdr 1 3 memsz", 1 << 46),), ()),
@@ -604,10 +606,67 @@ def faults(r: random.Random, name: str) -> Scenario:
     return Scenario(name, "faults", tuple(plans), tuple(steps), env, "prog" if program else None, "/tmp")
 
 
+_NOTES: tuple[Patch, ...] = (
+    Patch("phdr 4 0 align", 4), Patch("phdr 4 0 vaddr", 1 << 40), Patch("phdr 4 0 memsz", 14),
+    Patch("phdr 4 0 memsz", 1 << 20), Patch("phdr 4 0 type", 0), Patch("phdr 0x6474e553 0 type", 0),
+    Patch("phdr 0x6474e553 0 type", 4), Patch("phdr 0x6474e553 0 vaddr", 1 << 40),
+    Patch("phdr 0x6474e553 0 align", 4), Patch("inside 4 0 0", 5, 4), Patch("inside 4 0 8", 4, 4),
+    *(Patch("inside 4 0 4", value, 4) for value in (4, 8, 12, 24, 1 << 20)),
+    *(Patch("inside 4 0 16", value, 4) for value in (0, 0xC0008002, 0xC0008003, 0xFFFF0000)),
+    *(Patch("inside 4 0 20", value, 4) for value in (0, 8, 64)),
+)  # fmt: skip
+"""Damage to a property note, and to what leads to it."""
+
+
+def marks(r: random.Random, name: str) -> Scenario:
+    """What libraries ask of the processor and the program: property notes, protected symbols, indirect functions."""
+    names = [f"m{index}.so" for index in range(r.randint(1, 4))]
+    plans = []
+    for index, one in enumerate(names):
+        shown = [None, None, "protected"]
+        functions = (
+            Function(f"g{index}", binding=r.choice(("ifunc", "globl")), visibility=r.choice(shown)),
+            Function(f"p{index}", visibility=r.choice(("protected", "protected", None))),
+            Function(f"d{index}", binding="object", visibility=r.choice(("protected", "protected", None))),
+        )
+        references = [
+            Reference(r.choice(("got", "data", "data", "call")), f"g{r.choice(('p', *range(len(names))))}")
+            for _ in range(r.choice((0, 1, 2, 3)))
+        ]
+        references = [ref._replace(weak=ref.name != f"g{index}" and r.random() < 0.6) for ref in references]
+        asks = r.random()
+        plans.append(Plan(
+            one, one if r.random() < 0.8 else None, _edges(r, names, index, 0.4, 0.15), "$ORIGIN", True,
+            ("-z,now",) if r.random() < 0.4 else (), (), functions, tuple(references),
+            (r.choice(_NOTES),) if asks < 0.5 and r.random() < 0.4 else (),
+            isa=r.choice((1, 3, 7, 0x80, 0x81)) if asks < 0.5 else 0, needed_1=int(r.random() < 0.5),
+        ))  # fmt: skip
+    program = None
+    if r.random() < 0.6:
+        program = "prog"
+        chosen = tuple(r.sample(names, r.randint(1, len(names))))
+        uses = [
+            Reference(kind, f"{'p' if kind == 'address' else 'd'}{one[1]}", provider=one)
+            for one in chosen for kind in ("address", "copy") if r.random() < 0.4
+        ]  # fmt: skip
+        plans.append(Plan(
+            program, None, chosen, "$ORIGIN", True, ("-E", *(("-z,now",) if r.random() < 0.5 else ())), (),
+            (Function("gp", binding="ifunc"),) if r.random() < 0.4 else (), tuple(uses), program=True,
+            isa=r.choice((0, 0, 0, 1, 0x80)), needed_1=int(not uses and r.random() < 0.3),
+        ))  # fmt: skip
+    env = {}
+    if r.random() < 0.2:
+        env["LD_BIND_NOW"] = "1"
+    if r.random() < 0.15:
+        env["LD_PRELOAD"] = "{D}/" + r.choice(names)
+    steps = [f"{r.choice(('now', 'lazy', 'now-global'))}:{{D}}/{one}" for one in r.sample(names, len(names))]
+    return Scenario(name, "marks", tuple(plans), tuple(steps), env, program, "/tmp")
+
+
 MIX: tuple[tuple[Callable[[random.Random, str], Scenario], int], ...] = (
     (tls, 30), (graph, 15), (search, 15), (versions, 12), (corrupt, 20), (flags, 8),
 )  # fmt: skip
-FAMILIES = {family.__name__: family for family in (*(family for family, _ in MIX), spaces, faults)}
+FAMILIES = {family.__name__: family for family in (*(family for family, _ in MIX), spaces, faults, marks)}
 
 
 def scenario(seed: int, number: int, family: str | None = None) -> Scenario:

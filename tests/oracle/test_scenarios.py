@@ -31,6 +31,7 @@ FOUND = (
 )  # fmt: skip
 AMOUNT = {
     "tls": 300, "graph": 60, "search": 60, "versions": 60, "corrupt": 100, "flags": 40, "spaces": 40, "faults": 80,
+    "marks": 60,
 }  # fmt: skip
 FRESH = {family: amount // 4 for family, amount in AMOUNT.items()}
 LOADERS = ("this machine", *SUITES)

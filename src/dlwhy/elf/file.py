@@ -242,6 +242,10 @@ class Elf:
             end = row[3] + row[5] + (-(row[3] + row[5]) % _PAGE)
             if start <= vaddr and vaddr + size <= end:
                 return self._bytes(vaddr - row[3] + row[2], size)
+        if self.loads and self.loads[0][3] <= vaddr < self.loads[-1][3]:  # perhaps it goes on in the next segment
+            data = self.mapped(vaddr, size)
+            if len(data) == size:
+                return data
         raise self.unmapped(vaddr, size, f"address {vaddr:#x} (+{size}) lies in no PT_LOAD segment")
 
     def unmapped(self, vaddr: int, size: int, rule: str) -> Unmapped:
@@ -284,6 +288,14 @@ class Elf:
             if row[3] <= vaddr < end + -end % _PAGE:
                 return self._behind(row, vaddr, limit)
         return b""
+
+    def mapped(self, vaddr: int, size: int) -> bytes:
+        """Return up to `size` bytes from `vaddr` on, across segments, to where nothing of the object is mapped."""
+        windows, have = [], 0
+        while have < size and (window := self.around(vaddr + have, size - have)):
+            windows.append(window)
+            have += len(window)
+        return b"".join(windows)
 
     def _behind(self, row: tuple[int, ...], vaddr: int, limit: int) -> bytes:
         """Up to `limit` bytes, and to the end of a page, of a segment from where it has no bytes of its own."""

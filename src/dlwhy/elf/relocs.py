@@ -110,7 +110,7 @@ def _pieces(elf: Elf, table: Table, skip: int, step: int) -> Iterator[bytes | by
         try:
             data = elf.at(table.vaddr + done, part)
         except ElfError:
-            data = _mapped(elf, table.vaddr + done, part)
+            data = elf.mapped(table.vaddr + done, part)
             if len(data) < part:
                 if len(data) >= step:
                     yield data[: len(data) - len(data) % step]
@@ -120,15 +120,6 @@ def _pieces(elf: Elf, table: Table, skip: int, step: int) -> Iterator[bytes | by
         done += part
         if done > most:
             raise TooLarge(elf.path, -1, f"{table.name} of {size} bytes, in a file of {elf.view.size}")
-
-
-def _mapped(elf: Elf, vaddr: int, size: int) -> bytes:
-    """Up to `size` bytes from `vaddr` on, across segments, to where nothing is mapped."""
-    windows, have = [], 0
-    while have < size and (window := elf.around(vaddr + have, size - have)):
-        windows.append(window)
-        have += len(window)
-    return b"".join(windows)
 
 
 def _small(elf: Elf, table: Table, step: int) -> tuple[bytes, ...]:

@@ -141,10 +141,10 @@ def hash_of(name: bytes) -> int:
 class Definition:
     """A definition that a reference got."""
 
-    __slots__ = ("info", "map", "shndx", "size", "value")
+    __slots__ = ("info", "map", "other", "shndx", "size", "value")
 
-    def __init__(self, map_: LinkMap, value: int, size: int, info: int, shndx: int) -> None:
-        self.map, self.value, self.size, self.info, self.shndx = map_, value, size, info, shndx
+    def __init__(self, map_: LinkMap, value: int, size: int, info: int, other: int, shndx: int) -> None:
+        self.map, self.value, self.size, self.info, self.other, self.shndx = map_, value, size, info, other, shndx
 
     @property
     def type(self) -> int:
@@ -234,22 +234,22 @@ class Lookup:
                         if self.libc.base_version_as_fallback:
                             alternatives += 1
                             if alternatives == 1:
-                                fallback = Definition(one, value, size, info, shndx)
+                                fallback = Definition(one, value, size, info, other, shndx)
                             continue
             elif side.has_versym and entry & 0x7FFF >= (2 if newest else 3):
                 if not entry & VERSYM_HIDDEN:
                     alternatives += 1
                     if alternatives == 1:
-                        fallback = Definition(one, value, size, info, shndx)
+                        fallback = Definition(one, value, size, info, other, shndx)
                 continue
-            return self._visible(Definition(one, value, size, info, shndx), other)
+            return self._visible(Definition(one, value, size, info, other, shndx))
         if alternatives == 1 and fallback is not None:
-            return self._visible(fallback, 0)
+            return self._visible(fallback)
         return None
 
     @staticmethod
-    def _visible(found: Definition, other: int) -> Definition | None:
-        if other & 3 in (STV_HIDDEN, STV_INTERNAL):
+    def _visible(found: Definition) -> Definition | None:
+        if found.other & 3 in (STV_HIDDEN, STV_INTERNAL):
             return None
         return found if found.info >> 4 in (STB_GLOBAL, STB_WEAK, STB_GNU_UNIQUE) else None
 
@@ -463,7 +463,7 @@ def resolve(
     side = binding(of, machine)
     name, value, size, info, other, shndx = side.symbol(index)
     if info >> 4 == STB_LOCAL or other & 3 in (STV_HIDDEN, STV_INTERNAL):
-        return Definition(of, value, size, info, shndx), name, False
+        return Definition(of, value, size, info, other, shndx), name, False
     if not side.has_versym and of.elf is not None and of.elf.versions.has_versym:
         # DT_VERSYM without any version: the loader looks into a table that it never made
         error = ElfError(of.shown, -1, "DT_VERSYM stands without a version that is needed or defined")
@@ -492,5 +492,5 @@ def resolve(
         fault.occasion = "symbol lookup error"
         raise fault
     if other & 3 == STV_PROTECTED and found.map is not of:
-        return Definition(of, value, size, info, shndx), name, True
+        return Definition(of, value, size, info, other, shndx), name, True
     return found, name, True

@@ -50,7 +50,7 @@ class Hit(Record):
 class Cache:
     """A parsed ld.so.cache. Empty when the bytes are none."""
 
-    __slots__ = ("_base", "_count", "_data", "_entry", "_names", "_start", "hwcaps", "usable")
+    __slots__ = ("_base", "_count", "_data", "_entry", "_names", "_start", "hwcaps", "missing", "usable")
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -60,6 +60,8 @@ class Cache:
         self.hwcaps: tuple[str, ...] = ()
         """glibc-hwcaps names that entries refer to."""
         self.usable = self._open()
+        self.missing = not data
+        """Whether there is no such file, or an empty one."""
 
     def _open(self) -> bool:
         data = self._data

@@ -28,6 +28,8 @@ KINDS = {
     "isa-level": "the object is built for a newer processor",
     "undefined-symbol": "a symbol is defined by no object in scope",
     "bad-relocation": "a relocation is of a type that the loader does not apply",
+    "protected-symbol": "the program copies, or takes the address of, what a library protects",
+    "ifunc-in-program": "a library needs an indirect function of the program before the program is relocated",
     "static-tls-exhausted": "the static TLS block has too few bytes left",
     "static-tls-alignment": "the segment is aligned more strictly than the static TLS block",
     "static-tls-dynamic-in-use": "the segment is already used as dynamic TLS and cannot become static",

@@ -125,6 +125,22 @@ FEATURES: dict[str, tuple[tuple[tuple[int, int], Any, str], ...]] = {
         ((2, 17), False, ""),
         ((2, 33), True, "sysdeps/x86/dl-prop.h [M]"),
     ),
+    "property_segment_counts": (
+        ((2, 17), False, "sysdeps/x86/dl-prop.h: only PT_NOTE is looked through [M]"),
+        ((2, 39), True, "sysdeps/x86/dl-prop.h, _dl_process_gnu_property; commit 4753e92868 [M]"),
+    ),
+    "protected_check": (
+        # what is made of a program that copies, or takes the address of, what a library protects
+        ((2, 17), "none", ""),
+        ((2, 35), "refused", "sysdeps/generic/dl-protected.h: only where the library asks for indirect access"),
+        ((2, 36), "told", "commit 7374c02b68: always told, refused where the library asks for indirect access [M]"),
+    ),
+    "indirect_function": (
+        # what is made of a reference to an indirect function of an object that is not relocated yet
+        ((2, 17), "called", ""),
+        ((2, 25), "told", "sysdeps/x86_64/dl-machine.h, elf_machine_rela: told, but for functions of the program [M]"),
+        ((2, 33), "fatal", "sysdeps/x86_64/dl-machine.h, elf_machine_rela: fatal for functions of the program [M]"),
+    ),
     "unversioned_provider_dies": (
         ((2, 17), True, "elf/dl-lookup.c, check_match: assertion on version->filename [M]"),
         ((2, 41), False, "commit of bug 31932 [M]"),
@@ -212,6 +228,10 @@ BACKPORTS: tuple[Backport, ...] = (
     ),
     Backport(
         None, b"Ubuntu GLIBC", {"machine_before_ident": True}, "Ubuntu: built from Debian's patches",
+    ),
+    Backport(
+        None, b"creates an unsatisfiable circular dependency", {"indirect_function": "fatal"},
+        "release/2.31/master and Debian 2.31-13: commit 6ea5b57afa, bug 20019 [M]",
     ),
     Backport(
         (2, 31), b"glibc.rtld.optional_static_tls",

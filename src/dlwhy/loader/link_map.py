@@ -32,10 +32,10 @@ class LinkMap:
 
     __slots__ = (
         "_soname", "binding", "depth", "elf", "flags_1", "forced_by", "global_", "how", "identity", "init_called",
-        "initfini", "lazy", "loader", "module_id", "name", "names", "namespace", "needed_by", "nodelete", "opened",
-        "origin", "path_lists", "program_name",
-        "reldeps", "relocated", "request", "scopes", "searchlist", "soname_added", "static_since", "tls",
-        "tls_before", "tls_offset", "type", "versions_checked",
+        "initfini", "isa_needed", "lazy", "loader", "module_id", "name", "names", "namespace", "needed_1",
+        "needed_by", "nodelete", "opened", "origin", "path_lists", "program_name", "reldeps", "relocated", "request",
+        "scopes", "searchlist", "soname_added", "static_since", "tls", "tls_before", "tls_offset", "type",
+        "versions_checked",
     )  # fmt: skip
 
     def __init__(self, name: str, request: str, elf: Elf | None, type_: str, loader: LinkMap | None) -> None:
@@ -69,6 +69,8 @@ class LinkMap:
         self.lazy = False
         """Whether calls of functions are bound when they are made first."""
         self.init_called = False
+        self.isa_needed = self.needed_1 = 0
+        """Bits of GNU_PROPERTY_X86_ISA_1_NEEDED and GNU_PROPERTY_1_NEEDED."""
         self.opened = 0
         """l_direct_opencount."""
         self.nodelete = False

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 _NAMESPACES = 16
 """Namespaces of one process, the first one included (DL_NNS)."""
+TOO_NEW = "CPU ISA level is lower than required"
 
 
 class SearchRecord(Record):
@@ -201,6 +202,7 @@ class Process:
             check_segments(elf, name, self.settings, by_dlopen)
             made = self._new(found.path, name, elf, type_, needed_by if by_dlopen or needed_by else loader, mode, space)
             self._check_stack(elf, name, by_dlopen)
+            self.read_properties(made)
             check_hash(elf, self.settings)
         except Fault as fault:
             fault.needed_by = asker
@@ -342,31 +344,29 @@ class Process:
                 main.maps.append(one)
 
     def _check_properties(self, top: LinkMap) -> None:
-        """_dl_open_check: processor levels that the objects need, last of the load list first."""
-        if not self.libc.isa_level_checked or self.machine.name != "x86-64":
-            return
-        for one in reversed(top.searchlist.maps):
+        """_dl_open_check: processor levels that the objects need, in the order in which they are relocated."""
+        for one in reversed(top.initfini):
             if not one.init_called:
-                self.check_level(one)
+                lacks = self.lacks_level(one)
+                if lacks is not None:
+                    raise Fault("isa-level", "property", TOO_NEW, one.shown, because=lacks)
 
-    def check_level(self, one: LinkMap) -> None:
-        """Raise `Fault` when an object's property note needs a level that the processor lacks."""
-        if one.elf is None:
-            return
-        from dlwhy.loader.properties import isa_needed
+    def lacks_level(self, one: LinkMap) -> str | None:
+        """Why the processor is too old for what an object's property note needs; None when it is not."""
+        needed = one.isa_needed
+        if not needed or one is self.rtld:
+            return None
+        levels = len(self.finder.levels())
+        if not needed & ~((1 << (levels + 1)) - 1):
+            return None
+        return f"it needs x86-64-v{needed.bit_length()}, and the processor has x86-64-v{levels + 1}"
 
-        try:
-            needed = isa_needed(one.elf)
-        except ElfError as error:
-            raise died_reading(error, "property") from None
-        if needed:
-            levels = len(self.finder.levels())
-            have = (1 << (levels + 1)) - 1
-            if needed & ~have:
-                raise Fault(
-                    "isa-level", "property", "CPU ISA level is lower than required", one.shown,
-                    because=f"it needs x86-64-v{needed.bit_length()}, and the processor has x86-64-v{levels + 1}",
-                )  # fmt: skip
+    def read_properties(self, one: LinkMap) -> None:
+        """Read what an object's property notes ask of the process, where this release looks. Raises `ElfError`."""
+        if one.elf is not None and self.libc.isa_level_checked and self.machine.name == "x86-64":
+            from dlwhy.loader.properties import isa_and_needed
+
+            one.isa_needed, one.needed_1 = isa_and_needed(one.elf, self.libc.property_segment_counts)
 
     def _relocation_order(self, top: LinkMap, space: Namespace) -> list[LinkMap]:
         if self.libc.relocates_all_new:

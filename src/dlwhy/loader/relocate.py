@@ -65,6 +65,19 @@ def work(elf: Elf, machine: Machine, libc: Glibc, lazy: bool, page: int, as_prog
     return found
 
 
+def every_entry(elf: Elf, libc: Glibc, lazy: bool) -> Iterator[Entry]:
+    """Yield each entry of the tables in the loader's order, those included that `work` has once.
+
+    Ends where `work` would: what stands there is met again by whoever applies the entries.
+    """
+    try:
+        for table, deferred in _ranges(elf, lazy, libc.relr):
+            for _, info in entries(elf, table):
+                yield info, deferred
+    except (ElfError, Death, Unknown):
+        return
+
+
 def _null(elf: Elf, what: str) -> Death:
     why = f"{elf.path}: {what}, and the loader reads it through a null pointer: the process is killed by SIGSEGV"
     return Death("signal", "relocate", why, None, -SIGSEGV, elf.path)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from dlwhy.elf.constants import PT_GNU_RELRO
+from dlwhy.elf.constants import PT_GNU_RELRO, SHN_UNDEF, STT_GNU_IFUNC, STV_PROTECTED
 from dlwhy.elf.relocs import split_info
 from dlwhy.errors import ElfError
-from dlwhy.loader.bind import Definition, Lookup, binding, is_lazy, resolve, wanted_names
+from dlwhy.loader.bind import COPY, PLT, Definition, Lookup, binding, is_lazy, resolve, type_class, wanted_names
 from dlwhy.loader.faults import NEAR, Death, Fault, Unknown
 from dlwhy.loader.link_map import EXECUTABLE, LOADED
 from dlwhy.loader.mapping import died_reading
 from dlwhy.loader.placing import initialise_tls, need_static, try_static
-from dlwhy.loader.relocate import Work, work
+from dlwhy.loader.relocate import Work, every_entry, work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dlwhy.loader.link_map import LinkMap
     from dlwhy.loader.process import Namespace, Process
+
+_INDIRECT_EXTERN_ACCESS = 1
+"""GNU_PROPERTY_1_NEEDED_INDIRECT_EXTERN_ACCESS."""
 
 
 def relocate(process: Process, todo: list[LinkMap], mode_lazy: bool, space: Namespace, step: int) -> None:
@@ -39,11 +42,17 @@ def relocate(process: Process, todo: list[LinkMap], mode_lazy: bool, space: Name
     except ElfError as error:
         raise died_reading(error, "relocate") from None
     for one, plan in plans:
+        remarks = _Remarks(process, one)
+        info = None
         try:
             for info, deferred in plan.entries:
-                _apply(process, one, info, deferred, lookup, step)
+                _apply(process, one, info, deferred, lookup, step, remarks)
+            info = None
         except ElfError as error:
             raise died_reading(error, "relocate") from None
+        finally:
+            if remarks.each or remarks.found:
+                remarks.tell(info)
         if plan.end is not None:
             raise plan.end
         _protect(process, one)
@@ -56,12 +65,46 @@ def relocate(process: Process, todo: list[LinkMap], mode_lazy: bool, space: Name
                 initialise_tls(process, one)
 
 
+class _Remarks:
+    """What the loader says on standard error while it relocates one object, as often as it says it."""
+
+    __slots__ = ("_of", "_process", "each", "found")
+
+    def __init__(self, process: Process, of: LinkMap) -> None:
+        self._process, self._of = process, of
+        self.each: dict[int, str] = {}
+        """r_info -> what is said for every entry that has it."""
+        self.found: dict[int, str] = {}
+        """r_info -> what is said before, by every lookup: the last one of an object is remembered."""
+
+    def tell(self, last: int | None) -> None:
+        """Write the remarks, in the order of the entries, up to the first one of r_info `last`."""
+        process, of = self._process, self._of
+        assert of.elf is not None
+        before: tuple[int, int] | None = None
+        for info, deferred in every_entry(of.elf, process.libc, of.lazy):
+            if deferred and info not in self.each and info not in self.found:
+                continue
+            index, kind = split_info(of.elf, info)
+            now = (index, type_class(process.machine, kind))
+            if info in self.found and now != before:
+                process.notices.append(self.found[info])
+            if index:
+                before = now
+            if info in self.each:
+                process.notices.append(self.each[info])
+            if info == last:
+                break
+
+
 def _work(process: Process, one: LinkMap) -> Work:
     assert one.elf is not None
     return work(one.elf, process.machine, process.libc, one.lazy, process.settings.page, one.type == EXECUTABLE)
 
 
-def _apply(process: Process, of: LinkMap, info: int, deferred: bool, lookup: Lookup, step: int) -> None:
+def _apply(
+    process: Process, of: LinkMap, info: int, deferred: bool, lookup: Lookup, step: int, remarks: _Remarks
+) -> None:
     assert of.elf is not None
     machine = process.machine
     index, kind = split_info(of.elf, info)
@@ -74,40 +117,81 @@ def _apply(process: Process, of: LinkMap, info: int, deferred: bool, lookup: Loo
             return
     if kind == machine.irelative or kind in (machine.relative, 0):
         return
-    known = machine.supported
-    if known and kind not in known:
-        index_known = index == 0 or _resolves(process, of, index, kind, lookup)
-        assert index_known is not None
-        raise Fault("bad-relocation", "relocate", f"unexpected reloc type {_digits(kind)}", of.shown)
     if index == 0:
-        found: Definition | None = Definition(of, 0, 0, 0, 1)
+        found: Definition | None = Definition(of, 0, 0, 0, 0, 1)
         name = b""
     else:
         found, name, looked_up = resolve(of, index, kind, machine, lookup)
-        if found is not None and looked_up and found.map is not of and found.map.type == LOADED:
-            _add_dependency(of, found.map)
+        if found is not None and found.map is not of:
+            if of.type == EXECUTABLE and found.other & 3 == STV_PROTECTED:
+                _check_protected(process, of, info, found, name, remarks)
+            if looked_up and found.map.type == LOADED:
+                _add_dependency(of, found.map)
+            if found.type == STT_GNU_IFUNC and not found.map.relocated and found.shndx != SHN_UNDEF:
+                _call_early(process, of, info, found, name, remarks)
+    if machine.supported and kind not in machine.supported:
+        raise Fault("bad-relocation", "relocate", f"unexpected reloc type {_digits(kind)}", of.shown)
     if found is None:
         return
     if kind == machine.copy:
-        _compare_copy(process, of, index, found, name)
+        own = binding(of, machine).symbol(index)[2]
+        if found.size > own:  # the loader goes on
+            words = f"Symbol `{_text(name)}' has different size in shared object, consider re-linking"
+            remarks.each[info] = f"{process.settings.argv0}: {words}"
     elif kind in machine.tpoff:
         need_static(process, of, found, name, kind, step)
     elif kind in machine.tlsdesc:
         try_static(process, of, found)
 
 
-def _compare_copy(process: Process, of: LinkMap, index: int, found: Definition, name: bytes) -> None:
-    """A copy relocation whose place is smaller than the original: the loader goes on, and says so."""
-    own = binding(of, process.machine).symbol(index)[2]
-    if found.size > own:
-        text = name.decode("utf-8", "surrogateescape")
-        words = f"Symbol `{text}' has different size in shared object, consider re-linking"
-        process.notices.append(f"{process.settings.argv0}: {words}")
+def _check_protected(
+    process: Process, of: LinkMap, info: int, found: Definition, name: bytes, remarks: _Remarks
+) -> None:
+    """_dl_check_protected_symbol (sysdeps/generic/dl-protected.h): a program that goes around a protected symbol."""
+    assert of.elf is not None
+    how = process.libc.protected_check
+    index, kind = split_info(of.elf, info)
+    class_ = type_class(process.machine, kind)
+    _, value, _, _, _, shndx = binding(of, process.machine).symbol(index)
+    copies = bool(class_ & COPY)
+    if how == "none" or not (copies or (class_ & PLT and value and shndx == SHN_UNDEF)):
+        return
+    indirect = found.map.needed_1 & _INDIRECT_EXTERN_ACCESS
+    if how == "refused":
+        text = "copy relocation against non-copyable protected symbol"
+        text = text if copies else "non-canonical reference to canonical protected function"
+        indirect &= ~of.needed_1
+    else:
+        text = "error due to GNU_PROPERTY_1_NEEDED_INDIRECT_EXTERN_ACCESS"
+        if copies:
+            words = f"copy relocation against non-copyable protected symbol `{_text(name)}' in `{found.map.name}'"
+        else:
+            where = f"`{_text(name)}' in `{found.map.name}'"
+            words = f"direct reference to protected function {where} may break pointer equality"
+        remarks.found[info] = f"warning: {words}"
+    if indirect:
+        why = f"the program {'copies' if copies else 'takes the address of'} {_text(name)}, which is protected there"
+        fault = Fault("protected-symbol", "relocate", text, found.map.name, because=why)
+        fault.occasion = _text(name)
+        raise fault
 
 
-def _resolves(process: Process, of: LinkMap, index: int, kind: int, lookup: Lookup) -> bool:
-    resolve(of, index, kind, process.machine, lookup)
-    return True
+def _call_early(process: Process, of: LinkMap, info: int, found: Definition, name: bytes, remarks: _Remarks) -> None:
+    """An indirect function is asked for its address before its own object is relocated (elf_machine_rela)."""
+    how, argv0 = process.libc.indirect_function, process.settings.argv0
+    if found.map.type != EXECUTABLE:
+        if how != "called":
+            where = f"`{of.name}' with `{found.map.name}'"
+            remarks.each[info] = f"{argv0}: Relink {where} for IFUNC symbol `{_text(name)}'"
+    elif how == "fatal":
+        words = "is defined in the executable and creates an unsatisfiable circular dependency."
+        text = f"{argv0}: IFUNC symbol '{_text(name)}' referenced in '{of.name}' {words}"
+        why = f"{of.name} needs the indirect function {_text(name)} of the program, which is relocated after it"
+        raise Death("ifunc-in-program", "relocate", why, text, 127, of.name)
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
 
 
 def _protect(process: Process, of: LinkMap) -> None:

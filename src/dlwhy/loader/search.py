@@ -79,16 +79,19 @@ class Finder:
     """The search lists of one process."""
 
     __slots__ = (
+        "_absent",
+        "_asked_cache",
         "_directory",
         "_env",
         "_guarded",
         "_levels",
         "_objects",
-        "_open_error",
         "_platform",
         "_settings",
         "_system",
         "_tokens",
+        "open_error",
+        "remembers",
     )
 
     def __init__(self, settings: ProcessSettings, objects: Objects, system: tuple[str, ...]) -> None:
@@ -98,7 +101,13 @@ class Finder:
         self._levels: tuple[str, ...] | None = None
         self._platform: str | None = None
         self._directory: dict[str, bool] = {}
-        self._open_error = 0  # errno, which nobody resets between searches
+        self._absent: set[str] = set()
+        """Directories that turned out not to exist (r_search_path_elem.status)."""
+        self._asked_cache = False
+        self.remembers = True
+        """Whether such a directory is kept in mind, as it is for all but auditors."""
+        self.open_error = 0
+        """The loader's own errno, which nobody resets between searches."""
         self._env: list[str] | None = None
         self._guarded = False
         self._tokens: dict[str, str | None] | None = None
@@ -241,7 +250,7 @@ class Finder:
         try:
             view = self._objects.view(self._absolute(path))
         except FilesError as error:
-            self._open_error = error.errno
+            self.open_error = error.errno
             attempts.append(Attempt(path, where, strerror(error.errno)))
             return None
         try:
@@ -250,15 +259,15 @@ class Finder:
             attempts.append(Attempt(path, where, fault.text + (f": {strerror(fault.errno)}" if fault.errno else "")))
             raise
         if verdict is not None:
-            self._open_error = codes.ENOENT
+            self.open_error = codes.ENOENT
             attempts.append(Attempt(path, where, verdict))
             return None
         if self._guarded and where != "path" and not self._objects.files.set_user_id(self._absolute(path)):
-            self._open_error = codes.ENOENT
+            self.open_error = codes.ENOENT
             attempts.append(Attempt(path, where, "has no set-user-ID bit, as a preload in secure mode needs"))
             return None
         attempts.append(Attempt(path, where, "found"))
-        self._open_error = 0  # errno, which nobody resets between searches
+        self.open_error = 0
         return view
 
     def _places(self, loader: LinkMap, program: LinkMap) -> Iterator[tuple[str, list[str]]]:
@@ -324,20 +333,30 @@ class Finder:
 
     def _missing(self, name: str, attempts: list[Attempt]) -> Missing:
         other_class = any(attempt.result == _OTHER_CLASS for attempt in attempts)
-        return Missing(name, attempts, self._open_error, other_class)
+        return Missing(name, attempts, self.open_error, other_class)
 
     def _open_path(
         self, name: str, where: str, directories: list[str], attempts: list[Attempt], verify: Verifier
     ) -> Found | None:
         for directory in directories:
+            there = False
             for sub in self._subdirectories(directory):
-                view = self.open(directory + sub + name, where, attempts, verify)
+                place = directory + sub
+                if place in self._absent:  # known not to exist: not tried again, and errno stays what it was
+                    attempts.append(Attempt(place + name, where, strerror(codes.ENOENT)))
+                    continue
+                view = self.open(place + name, where, attempts, verify)
                 if view is not None:
-                    return Found(directory + sub + name, where, view, tuple(attempts))
+                    return Found(place + name, where, view, tuple(attempts))
+                # a relative directory may be another one later
+                if place.startswith("/") and self.remembers and not self._is_directory(place):
+                    self._absent.add(place)
+                else:
+                    there = True
             passed_over = (codes.ENOENT, codes.EACCES) + (
                 (codes.ENOTDIR,) if self._settings.libc.enotdir_goes_on else ()
             )
-            if self._open_error not in passed_over and self._is_directory(directory or "."):
+            if there and self.open_error not in passed_over:
                 return None
         return None
 
@@ -345,7 +364,11 @@ class Finder:
         from dlwhy.loader.cache import FLAGS
 
         flags = FLAGS.get((self._settings.machine.e_machine, self._settings.machine.elf_class), -1)
-        hit = self._objects.cache().look_up(name, flags, self._priority, self._legacy_entry)
+        cache, first = self._objects.cache(), not self._asked_cache
+        self._asked_cache = True
+        if first and cache.missing:
+            self.open_error = codes.ENOENT
+        hit = cache.look_up(name, flags, self._priority, self._legacy_entry)
         if hit is None:
             return None
         if loader.flags_1 & DF_1_NODEFLIB and any(hit.path.startswith(directory) for directory in self._system):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from errno import ENOENT
+
 from dlwhy.elf.constants import DT_AUDIT, DT_DEPAUDIT
 from dlwhy.errors import DlwhyError, ElfError
 from dlwhy.loader.bind import check_versions
@@ -12,6 +14,7 @@ from dlwhy.loader.host import RTLD_NOW
 from dlwhy.loader.link_map import EXECUTABLE, LIBRARY, LinkMap
 from dlwhy.loader.mapping import died_reading, wants_execstack
 from dlwhy.loader.placing import initialise_tls, lay_out_tls
+from dlwhy.loader.process import TOO_NEW
 from dlwhy.loader.resolving import relocate
 
 TYPE_CHECKING = False
@@ -69,6 +72,10 @@ def _map(process: Process, program: Elf | None) -> bool:
             raise StartFailed(text, 127, why, "execstack", None)
         process.execstack |= process.execstack_mode == 2
     process._join_namespace(main, space)  # noqa: SLF001 -- the loader's own two halves
+    try:
+        process.read_properties(main)
+    except ElfError as error:
+        raise died_reading(error, "map") from None
 
     facts = process.objects.loader_facts(settings.interpreter)
     rtld = LinkMap(settings.interpreter, settings.interpreter, facts.elf, LIBRARY, None)
@@ -85,8 +92,10 @@ def _map(process: Process, program: Elf | None) -> bool:
     early = bool(auditors) or (process.libc.audit_by_string and bool(process.settings.env.get("LD_AUDIT")))
     if early:
         lay_out_tls(process, len(auditors))
+        process.finder.remembers = False
         for name in auditors:
             _load_auditor(process, name)
+        process.finder.remembers = True
     preloads = _preload(process, main)
     map_dependencies(process, main, preloads, 0, space, False)
     for one in main.searchlist.maps:
@@ -100,11 +109,12 @@ def _finish(process: Process, laid_out: bool) -> None:
     space, main = process.base, process.program
     assert main is not None
     _check_versions(process)
-    if process.libc.isa_level_checked:
-        for one in reversed(main.searchlist.maps):
-            process.check_level(one)
     if not laid_out:
         lay_out_tls(process, 0)
+    for one in reversed(main.initfini):
+        lacks = process.lacks_level(one)
+        if lacks is not None:  # _rtld_main_check
+            raise StartFailed(f"{one.shown}: {TOO_NEW}", 127, lacks, "isa-level", one.shown)
     order = [one for one in reversed(main.initfini) if not one.relocated]
     if process.libc.libc_relocated_first and space.libc is not None:
         order = [space.libc, *(one for one in order if one is not space.libc)]
@@ -166,6 +176,7 @@ def _preload(process: Process, main: LinkMap) -> list[LinkMap]:
         content = view.some(0, view.size).decode("utf-8", "surrogateescape")
     except DlwhyError:
         content = ""
+        process.finder.open_error = ENOENT  # which the question for the file leaves behind
     for line in content.splitlines():
         for name in line.partition("#")[0].replace(":", " ").replace("\t", " ").split(" "):
             if name:
