@@ -50,6 +50,9 @@ CASES: dict[str, Case] = {
     "host-starts": _check("/bin/host", host="inferred"),
     "host-does-not-start": _check("/app/libgood.so", host="/bin/broken"),
     "host-alone-does-not-start": _check("/bin/broken", host="inferred"),
+    "protected-symbol": _check("/bin/copies", host="inferred", libc="glibc-2.36"),
+    "protected-symbol-told": _check("/app/libguarded.so", host="/bin/copies", libc="glibc-2.35"),
+    "ifunc-in-program": _check("/bin/chooser", host="inferred", libc="glibc-2.36"),
     "steps": _check(
         "libdep.so.1", "global-lazy:/app/libgood.so", "sym:2:good", "sym:2:nothing", "close:2",
         "noload:/app/libgood.so", "call:1:dep",
