@@ -226,6 +226,21 @@ class DynamicSymbols:
             size *= 8
 
     @property
+    def hashed(self) -> tuple[int, int]:
+        """(first, end) of the symbols that DT_GNU_HASH leads to; (0, 0) with another table, or a crooked one.
+
+        Raises `ElfError` where the table leaves the file.
+        """
+        if self._hash != DT_GNU_HASH or not self._load_chain() or self._chains_at:
+            return 0, 0
+        return self._symoffset, min(self._symoffset + len(self._load_chain()), self.count)
+
+    def reaches(self, h: int, index: int) -> bool:
+        """Whether a lookup of a name of this hash comes to this symbol, one of `hashed`. Raises `ElfError`."""
+        chain = self._load_chain()
+        return not (chain[index - self._symoffset] ^ h) >> 1 and self._reaches(h, index)
+
+    @property
     def data(self) -> bytes:
         """The raw table, `count` entries. Raises `ElfError`."""
         if self._data is None:

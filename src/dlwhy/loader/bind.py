@@ -343,7 +343,7 @@ def check_versions(
                 )
             for need in needs:
                 relr_ref |= need.name == "GLIBC_ABI_DT_RELR"
-                fault = _check_one(need.name, need.hash, need.weak, provider, of, told, program)
+                fault = check_one(need.name, need.hash, need.weak, provider, of, told, program)
                 if fault is not None:
                     if told is None:
                         raise fault
@@ -367,9 +367,10 @@ def _first_version(elf: Elf) -> int:
     return int(value)
 
 
-def _check_one(
+def check_one(
     name: str, hash_: int, weak: bool, provider: LinkMap, of: LinkMap, told: list[str | Fault] | None, program: str
 ) -> Fault | None:
+    """Return what is wrong with one version that an object needs (match_symbol); remarks are appended to `told`."""
     versions = provider.elf.versions if provider.elf is not None else None  # None: `plain`, which defines no version
     defines = versions.defines if versions is not None else None
     if versions is None or defines is None:

@@ -117,10 +117,13 @@ def _dependency(
     try:
         type_ = at.type if at.type != EXECUTABLE else LIBRARY
         return process.map_object(expanded, at, type_, mode, space, by_dlopen, at)
-    except Fault:
+    except Fault as fault:
         if tag == DT_AUXILIARY:
             return None
-        raise
+        if process.absent is None or fault.stage != "search":
+            raise
+        process.absent.add(expanded)  # told, and passed over: a faked object (elf/dl-load.c, _dl_map_new_object)
+        return None
 
 
 def _sorted(process: Process, maps: list[LinkMap], pin_first: bool) -> list[LinkMap]:

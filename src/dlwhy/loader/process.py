@@ -88,6 +88,8 @@ class Process:
         """Whether an auditor makes the loader keep jump tables lazy that ask for immediate binding."""
         self.auditors = 0
         """Auditors that were accepted; that their la_version does so is taken for granted."""
+        self.absent: set[str] | None = None
+        """Names that nothing was found for, where that stops nothing: tracing, as ldd does. None: it stops a load."""
         self.surplus = 0
         self.start_used = 0
         self.when = "startup"
