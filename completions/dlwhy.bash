@@ -6,7 +6,7 @@ _dlwhy() {
     if [[ $cur == = ]]; then cur=""; elif [[ $prev == = ]]; then prev=${COMP_WORDS[COMP_CWORD-2]}; fi
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
         case $word in
-            check|tls|tree) command=$word; break ;;
+            check|tls|tree|unresolved) command=$word; break ;;
         esac
     done
     COMPREPLY=()
@@ -24,10 +24,11 @@ _dlwhy() {
             check) word="-h --help --each --host --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --format -o --color -v --verbose -q --quiet" ;;
             tls) word="-h --help --sysroot --format -o --color -v --verbose -q --quiet" ;;
             tree) word="-h --help --host --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --format -o --color -v --verbose -q --quiet" ;;
+            unresolved) word="-h --help --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --format -o --color -v --verbose -q --quiet" ;;
             *) word="-h --help --version" ;;
         esac
     elif [[ -z $command ]]; then
-        word="check tls tree"
+        word="check tls tree unresolved"
     else
         _dlwhy_files
         return

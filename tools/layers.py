@@ -32,7 +32,7 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
             "loader.host", "loader.objects", "loader.link_map", "loader.image", "loader.mapping", "loader.bind",
             "loader.properties", "loader.relocate", "loader.search", "loader.sort",
             "loader.dependencies", "loader.placing", "loader.resolving", "loader.closing", "loader.process",
-            "loader.startup",
+            "loader.startup", "loader.unresolved",
         ),
     ),
     "L3": (
@@ -48,10 +48,11 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
         "what it means: the report's records, the question, the verdict and its cures",
         ("report", "rules", "api", "question", "lazy", "verdict", "fixes"),
     ),
-    "L5": ("the one road from a question to a report", ("diagnose", "archives", "walk")),
+    "L5": ("the one road from a question to a report", ("diagnose", "archives", "walk", "load_sets")),
     "L6": (
         "a report → text",
-        ("render", "render.json_v1", "render.style", "render.text_tls", "render.text", "render.text_tree"),
+        ("render", "render.json_v1", "render.style", "render.text_tls", "render.text_unresolved", "render.text",
+         "render.text_tree"),
     ),
     "L7": ("the command", ("cli", "cli.plain", "cli.arguments", "cli.main", "__main__")),
 }  # fmt: skip
@@ -60,6 +61,8 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
 AHEAD = {
     ("api", "diagnose"): "the library's functions start the analysis only when they are called",
     ("api", "walk"): "as above",
+    ("api", "load_sets"): "as above",
+    ("loader.process", "loader.unresolved"): "all that a load lacks is listed only when it lacks something",
     ("attribute.owners", "attribute.demangle"): "names are unfolded only when there are any",
 }
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dlwhy.api import each as each
     from dlwhy.api import tls as tls
     from dlwhy.api import tree as tree
+    from dlwhy.api import unresolved as unresolved
     from dlwhy.errors import DlwhyError as DlwhyError
     from dlwhy.errors import ElfError as ElfError
     from dlwhy.errors import FilesError as FilesError
@@ -25,19 +26,22 @@ if TYPE_CHECKING:
     from dlwhy.report import FailedReport as FailedReport
     from dlwhy.report import TlsReport as TlsReport
     from dlwhy.report import TreeReport as TreeReport
+    from dlwhy.report import UnresolvedReport as UnresolvedReport
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Host": "api", "check": "api", "each": "api", "tls": "api", "tree": "api",
+    "unresolved": "api",
     "DlwhyError": "errors", "ElfError": "errors", "FilesError": "errors", "UnsupportedError": "errors",
     "UsageError": "errors",
     "CheckReport": "report", "FailedReport": "report", "TlsReport": "report", "TreeReport": "report",
+    "UnresolvedReport": "report",
 }  # fmt: skip
 
 __all__ = [
     "CheckReport", "DlwhyError", "ElfError", "FailedReport", "FilesError", "Host", "TlsReport", "TreeReport",
-    "UnsupportedError", "UsageError", "__version__", "check", "each", "tls", "tree",
+    "UnresolvedReport", "UnsupportedError", "UsageError", "__version__", "check", "each", "tls", "tree", "unresolved",
 ]  # fmt: skip
 
 

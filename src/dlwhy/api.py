@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from dlwhy.report import CheckReport, FailedReport, TlsReport, TreeReport
+    from dlwhy.report import CheckReport, FailedReport, TlsReport, TreeReport, UnresolvedReport
 
 
 class Host(Record):
@@ -100,6 +100,24 @@ def each(
 
     options = Options(_path(sysroot), _path(loader), library_path, libc, _path(cwd), secure, _path(caller))
     return run([os.fspath(file) for file in files], host, options)
+
+
+def unresolved(
+    files: Sequence[str | os.PathLike[str]], *, env: Mapping[str, str] | None = None, sysroot: str | None = None,
+    loader: str | None = None, library_path: str | None = None, libc: str | None = None, cwd: str | None = None,
+    secure: bool = False,
+) -> Iterator[UnresolvedReport]:  # fmt: skip
+    """Yield for every file all symbols and versions that nothing in its load set defines, as `ldd -r` lists them.
+
+    Each file is taken by itself, as `ld.so FILE` would start it, with everything that it needs; what else a host may
+    have loaded is not there, and `check` knows of it. Directories and archives are walked. `env` is the whole
+    environment, this process's by default. What is read of a file serves all load sets that have it.
+    Raises `UsageError` for a question that cannot be asked.
+    """
+    from dlwhy.load_sets import unresolved as run
+
+    options = Options(_path(sysroot), _path(loader), library_path, libc, _path(cwd), secure, None)
+    return run([os.fspath(file) for file in files], dict(os.environ if env is None else env), options)
 
 
 def tls(files: Sequence[str | os.PathLike[str]], *, sysroot: str | None = None) -> TlsReport:

@@ -57,6 +57,7 @@ def constructors(process: Process, new: list[LinkMap]) -> tuple[str, ...]:
             return ()
     except DlwhyError:
         return ()
+    process.open_calls = True
     for one in new:
         try:
             slots = left_open(process, one)

@@ -283,6 +283,21 @@ def _settings(
     return settings, gap
 
 
+def alone(path: str, env: dict[str, str], objects: Objects, options: Options) -> tuple[ProcessSettings, str | None]:
+    """Return the process in which the loader is started with one file, a library or a program, as ldd does.
+
+    `path` is absolute. The second value is a fact that is missing. Raises `UsageError`, `FilesError`, `ElfError`.
+    """
+    elf = objects.elf(path)
+    try:
+        interpreter = elf.interp
+    except ElfError:  # nobody asks the kernel to start it
+        interpreter = None
+    loader = options.loader or interpreter or (elf.row.interp if elf.row is not None else None)
+    cwd = options.cwd or ("/" if objects.files.root else os.getcwd())
+    return _settings(elf, path, path, env, cwd, objects, options.but(loader=loader))
+
+
 def _plain_machine(objects: Objects, loader: str | None) -> Machine:
     if loader is not None:
         elf = objects.elf(loader)

@@ -85,6 +85,21 @@ def worst(statuses: list[int]) -> int:
     return next((status for status in _WORST_FIRST if status in statuses), EXIT_LOADS)
 
 
+class Unresolved(Record):
+    """A symbol, or a version of a file, that an object refers to and that nothing in its scope defines."""
+
+    symbol: str | None
+    """The name of the symbol, as it stands in the file; None where it is the version that a file lacks."""
+    version: str | None
+    """The version that is asked for; None of a symbol without one."""
+    object: str
+    """The object that refers to it, as the loader's messages name it."""
+    file: str | None
+    """Of a symbol with a version: the file that the reference names; of a version: the path of what lacks it."""
+    lazy: bool
+    """Whether lazy binding leaves it for the first call, which then ends the process."""
+
+
 class Startup(Record):
     """What becomes of the program itself."""
 
@@ -102,6 +117,8 @@ class Startup(Record):
     """The decisive comparison or the missing fact, in one sentence; None for a success."""
     assumptions: tuple[str, ...] = ()
     """What was taken for granted of the objects that start with the program, one sentence each."""
+    unresolved: tuple[Unresolved, ...] = ()
+    """All symbols and versions that nothing defines, where `message` tells of one, or lazy binding leaves some."""
 
 
 class HostReport(Record):
@@ -184,6 +201,8 @@ class Step(Record):
     """What was assumed, one sentence each."""
     searches: tuple[Search, ...]
     """How each name that this step asks for became a file, or did not."""
+    unresolved: tuple[Unresolved, ...] = ()
+    """All symbols and versions that nothing defines, where `message` tells the first, or lazy binding leaves some."""
 
 
 class StaticBlock(Record):
@@ -391,6 +410,32 @@ class FailedReport(Record):
 
     command = "check"
     exit_status = EXIT_BROKEN
+
+
+class UnresolvedReport(Record):
+    """Answer of `unresolved`, of one file."""
+
+    path: str
+    """The file as it was named."""
+    outcome: Outcome
+    """"loads" when nothing is missing and nothing unresolved; that the load then succeeds is not said by it."""
+    because: str | None
+    """Why the references could not all be looked at, in one sentence; None when they were."""
+    loaded: tuple[str, ...]
+    """Link-map names of the load set in load order, the file itself first; the vDSO left out."""
+    missing: tuple[str, ...]
+    """Names of needed files that are not found; the others are looked at all the same."""
+    unresolved: tuple[Unresolved, ...]
+    """All symbols and versions that nothing in the load set defines."""
+    error: str | None
+    """Why the file was not examined, in one sentence; None when it was."""
+
+    command = "unresolved"
+
+    @property
+    def exit_status(self) -> int:
+        """1 when the file could not be examined, else 0, 10 or 11."""
+        return EXIT_BROKEN if self.error else _EXIT_OF[self.outcome]
 
 
 class TlsFile(Record):

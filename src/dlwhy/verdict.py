@@ -5,16 +5,17 @@ from __future__ import annotations
 from dlwhy.lazy import call, constructors
 from dlwhy.loader.faults import Death, Fault, Unknown
 from dlwhy.loader.host import RTLD_LAZY, RTLD_NOLOAD, RTLD_NOW
-from dlwhy.loader.process import Process
+from dlwhy.loader.process import LACKING, Process
 from dlwhy.loader.startup import StartFailed, start
 from dlwhy.question import Question, Request, mode_words
 from dlwhy.record import Record
-from dlwhy.report import ASSUMED, COMPUTED, DIES, FAILS, LOADS, UNDECIDED, Search, Startup, Step, Try
+from dlwhy.report import ASSUMED, COMPUTED, DIES, FAILS, LOADS, UNDECIDED, Search, Startup, Step, Try, Unresolved
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dlwhy.hosts.executable import Standalone
     from dlwhy.loader.link_map import LinkMap
+    from dlwhy.loader.unresolved import Gap
 
 
 class Run(Record):
@@ -78,9 +79,14 @@ def model(question: Question, env: dict[str, str] | None = None, map_only: bool 
     loaded = (
         tuple(one.name or settings.program or settings.argv0 for one in process.base.maps) if outcome == LOADS else ()
     )
+    if kind in LACKING:
+        process.list_gaps([one for one in process.base.maps if not one.relocated], True)
+    elif process.open_calls and process.program is not None:
+        process.list_gaps([one for one in process.program.searchlist.maps if one.lazy], True)
     startup = Startup(
-        UNDECIDED if map_only and outcome == LOADS else outcome, message, status, loaded, assumptions=assumptions
-    )
+        UNDECIDED if map_only and outcome == LOADS else outcome, message, status, loaded, assumptions=assumptions,
+        unresolved=_unresolved(process.gaps),
+    )  # fmt: skip
     searches = _searches(process)
     if outcome != LOADS:
         why = "the program itself does not start" if outcome != UNDECIDED else because or ""
@@ -103,6 +109,10 @@ def _alone(question: Question, alone: Standalone) -> Run:
                 step = step.but(kind="not-open", because=f"step {one.step} gave no handle")
         steps.append(step)
     return Run(None, startup, None, None, None, tuple(steps), ())
+
+
+def _unresolved(gaps: list[Gap]) -> tuple[Unresolved, ...]:
+    return tuple(dict.fromkeys(Unresolved(*one) for one in gaps))
 
 
 def _searches(process: Process) -> tuple[Search, ...]:
@@ -167,7 +177,7 @@ def _steps(process: Process, question: Question) -> tuple[Step, ...]:
             continue
         process.when = f"step {number}"
         before = {id(one): one for space in process.namespaces for one in space.maps}
-        process.assumptions = []
+        process.assumptions, process.gaps, process.open_calls = [], [], False
         step = _one(process, request, number, handles, caller)
         now = [one for space in process.namespaces for one in space.maps]
         alive = {id(one) for one in now}
@@ -176,7 +186,7 @@ def _steps(process: Process, question: Question) -> tuple[Step, ...]:
             loaded=tuple(one.name for one in now if id(one) not in before),
             unloaded=step.unloaded if request.action == "close" else gone,
             assumptions=(*step.assumptions, *(about_caller if request.action == "open" else ()), *process.assumptions),
-            searches=_searches(process),
+            searches=_searches(process), unresolved=_unresolved(process.gaps),
         )  # fmt: skip
         if step.assumptions and step.outcome == LOADS:
             step = step.but(basis=ASSUMED)
@@ -269,4 +279,7 @@ def _open(
             because="the file is there but not loaded, and RTLD_NOLOAD loads nothing",
         )
     new = [one for one in reversed(handle.initfini) if id(one) not in before]  # in the order of their constructors
-    return base.but(object=handle.shown, because="all checks pass", assumptions=constructors(process, new))
+    assumed = constructors(process, new)
+    if process.open_calls:
+        process.list_gaps([one for one in handle.searchlist.maps if one.lazy], True)
+    return base.but(object=handle.shown, because="all checks pass", assumptions=assumed)

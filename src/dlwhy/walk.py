@@ -15,12 +15,15 @@ from dlwhy.report import CheckReport, FailedReport
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import TypeVar
+    from collections.abc import Callable, Iterator
+    from typing import Any, TypeVar
 
     from dlwhy.api import Host, Options
 
     _T = TypeVar("_T")
+    _R = TypeVar("_R")
+    Examine = Callable[[str, str], _R]
+    Refuse = Callable[[str, str], _R]
     Reports = Iterator[CheckReport | FailedReport]
 
 _EXECUTABLE_TYPES = (2, 3)
@@ -32,16 +35,35 @@ def each(files: list[str], host: Host | None, options: Options) -> Reports:
 
     Raises `UsageError` for a question that cannot be asked of any of them.
     """
+
+    def examine(name: str, step: str) -> CheckReport | FailedReport:
+        try:
+            return check([step], host, options)
+        except UsageError:
+            raise
+        except DlwhyError as error:
+            return FailedReport(name, str(error))
+
+    yield from walk(files, options, examine, FailedReport)
+
+
+def walk(files: list[str], options: Options, examine: Examine[_R], refuse: Refuse[_R]) -> Iterator[_R]:
+    """Yield what `examine` says of every file, in order, and `refuse` of what is not examined.
+
+    `examine` gets the file as it is named, and a path of it that is no other kind of STEP; `refuse` gets the file and
+    why, in one sentence.
+    """
+    walker = _Walker(options, examine, refuse)
     for name in files:
         path = _inside(name, options)
         if path is not None and os.path.isdir(path):
-            yield from _directory(name.rstrip("/") or "/", path, host, options)
-        elif path is not None and archives.kind(path) is not None:
-            yield from _archive(name, path, host, options)
+            yield from walker.directory(name.rstrip("/") or "/", path)
+        elif path is not None and not _loadable(path) and archives.kind(path) is not None:
+            yield from walker.archive(name, path)
         else:
             # a name without a slash means the file of that name, if there is one; with a colon it is no STEP, either
             step = f"./{name}" if path is not None and not name.startswith(("/", "./", "../")) else name
-            yield _one(name, step, host, options)
+            yield examine(name, step)
 
 
 def _inside(name: str, options: Options) -> str | None:
@@ -52,33 +74,60 @@ def _inside(name: str, options: Options) -> str | None:
     return real if os.path.exists(real) else None
 
 
-def _one(name: str, step: str, host: Host | None, options: Options) -> CheckReport | FailedReport:
-    try:
-        return check([step], host, options)
-    except UsageError:
-        raise
-    except DlwhyError as error:
-        return FailedReport(name, str(error))
+class _Walker:
+    """A walk through directories and archives."""
 
+    def __init__(self, options: Options, examine: Examine[Any], refuse: Refuse[Any]) -> None:
+        self.options, self.examine, self.refuse = options, examine, refuse
 
-def _directory(name: str, path: str, host: Host | None, options: Options) -> Reports:
-    """Walk `path`, which the process knows as `name`. Links are not followed: what they lead to has a name, too."""
-    unread: list[OSError] = []
-    shown = name if name.startswith(("/", "./", "../")) or name in (".", "..") else f"./{name}"
-    for directory, subdirectories, names in os.walk(path, onerror=unread.append):
-        subdirectories.sort()
-        within = shown.rstrip("/") + directory[len(path.rstrip("/")) :].rstrip("/")
-        for one in sorted(names):
-            real = f"{directory}/{one}"
-            if os.path.islink(real):
-                continue
-            if one.endswith(archives.ENDINGS) and os.path.isfile(real):
-                yield from _archive(f"{within}/{one}", real, host, options)
-            elif _loadable(real):
-                yield _one(f"{within}/{one}", f"{within}/{one}", host, options)
-        while unread:
-            error = unread.pop()
-            yield FailedReport(str(error.filename), f"{error.filename}: {error.strerror}")
+    def directory(self, name: str, path: str) -> Iterator[Any]:
+        """Walk `path`, which the process knows as `name`. Links are not followed: what they lead to has a name, too."""
+        unread: list[OSError] = []
+        shown = name if name.startswith(("/", "./", "../")) or name in (".", "..") else f"./{name}"
+        for directory, subdirectories, names in os.walk(path, onerror=unread.append):
+            subdirectories.sort()
+            within = shown.rstrip("/") + directory[len(path.rstrip("/")) :].rstrip("/")
+            for one in sorted(names):
+                real = f"{directory}/{one}"
+                if os.path.islink(real):
+                    continue
+                if one.endswith(archives.ENDINGS) and os.path.isfile(real):
+                    yield from self.archive(f"{within}/{one}", real)
+                elif _loadable(real):
+                    yield self.examine(f"{within}/{one}", f"{within}/{one}")
+            while unread:
+                error = unread.pop()
+                yield self.refuse(str(error.filename), f"{error.filename}: {error.strerror}")
+
+    def archive(self, name: str, path: str) -> Iterator[Any]:
+        """Unpack an archive for as long as its reports are read, and show its members as ARCHIVE!/MEMBER."""
+        if self.options.sysroot is not None:
+            yield self.refuse(name, f"{name}: an archive is not examined below a sysroot: unpack it there")
+            return
+        import tempfile
+
+        with tempfile.TemporaryDirectory(prefix="dlwhy-") as made:
+            directory = os.path.realpath(made)
+            try:
+                archives.unpack(path, directory)
+            except DlwhyError as error:
+                yield self.refuse(name, _renamed(str(error), path, name))
+                return
+            for report in self._members(directory):
+                yield _renamed(report, directory, f"{name}!")
+
+    def _members(self, directory: str) -> Iterator[Any]:
+        for inner, subdirectories, names in os.walk(directory):
+            subdirectories.sort()
+            for one in sorted(names):
+                path = f"{inner}/{one}"
+                if os.path.islink(path):
+                    continue
+                if _loadable(path):
+                    yield self.examine(path, path)
+                elif one.endswith(archives.ENDINGS) and archives.kind(path) is not None:
+                    why = "an archive inside an archive is not examined: unpack the outer one"
+                    yield self.refuse(path, f"{path}: {why}")
 
 
 def _loadable(path: str) -> bool:
@@ -95,37 +144,6 @@ def _loadable(path: str) -> bool:
         os.close(descriptor)
     big = head[5:6] == b"\x02"
     return head[:4] == b"\x7fELF" and int.from_bytes(head[16:18], "big" if big else "little") in _EXECUTABLE_TYPES
-
-
-def _archive(name: str, path: str, host: Host | None, options: Options) -> Reports:
-    """Unpack an archive for as long as its reports are read, and show its members as ARCHIVE!/MEMBER."""
-    if options.sysroot is not None:
-        yield FailedReport(name, f"{name}: an archive is not examined below a sysroot: unpack it there")
-        return
-    import tempfile
-
-    with tempfile.TemporaryDirectory(prefix="dlwhy-") as made:
-        directory = os.path.realpath(made)
-        try:
-            archives.unpack(path, directory)
-        except DlwhyError as error:
-            yield FailedReport(name, _renamed(str(error), path, name))
-            return
-        for report in _members(directory, host, options):
-            yield _renamed(report, directory, f"{name}!")
-
-
-def _members(directory: str, host: Host | None, options: Options) -> Reports:
-    for inner, subdirectories, names in os.walk(directory):
-        subdirectories.sort()
-        for one in sorted(names):
-            path = f"{inner}/{one}"
-            if os.path.islink(path):
-                continue
-            if _loadable(path):
-                yield _one(path, path, host, options)
-            elif one.endswith(archives.ENDINGS) and archives.kind(path) is not None:
-                yield FailedReport(path, f"{path}: an archive inside an archive is not examined: unpack the outer one")
 
 
 def _renamed(value: _T, old: str, new: str) -> _T:

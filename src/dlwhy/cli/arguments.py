@@ -14,6 +14,7 @@ COMMANDS: dict[str, str] = {
     "check": "would these loads succeed, in this order, in that process, and if not: why, who, what cures it",
     "tls": "whose bytes are in the TLS segment, and which relocations force it into the static block",
     "tree": "which objects come along, found where and why; which are missing, tried where",
+    "unresolved": "which symbols and versions does nothing define in the load set of each file, as ldd -r lists them",
 }
 """Command -> the question it answers."""
 
@@ -58,7 +59,7 @@ class _Formatter(argparse.HelpFormatter):
         for block in text.split("\n\n"):
             rows = block.split("\n") if block.startswith(("  ", "commands:")) else [" ".join(block.split("\n"))]
             for row in rows:
-                inner = " " * 10 if row.startswith("  ") else ""
+                inner = " " * 14 if row.startswith("  ") else ""
                 lines += textwrap.wrap(row, width, subsequent_indent=indent + inner, break_on_hyphens=False)
             lines.append("")
         return "\n".join(lines[:-1])
@@ -78,7 +79,7 @@ def _width() -> int:
 def build(command: str | None) -> argparse.ArgumentParser:
     """Return the parser of one command, or of `dlwhy` itself for None."""
     if command is None:
-        lines = "\n".join(f"  {name:8}{text}" for name, text in COMMANDS.items())
+        lines = "\n".join(f"  {name:12}{text}" for name, text in COMMANDS.items())
         more = "`dlwhy COMMAND --help` tells more. Nothing under examination is executed or loaded."
         parser = _Parser(
             "dlwhy",
@@ -86,7 +87,8 @@ def build(command: str | None) -> argparse.ArgumentParser:
             f"commands:\n{lines}\n\n{more}",
         )
         parser.add_argument("--version", action="store_true", help="print the version and exit")
-        parser.add_argument("command", metavar="COMMAND", choices=tuple(COMMANDS), help="check, tls or tree")
+        names = ", ".join(COMMANDS)
+        parser.add_argument("command", metavar="COMMAND", choices=tuple(COMMANDS), help=f"one of {names}")
         return parser
     question = COMMANDS[command]
     parser = _Parser(
@@ -103,20 +105,24 @@ def build(command: str | None) -> argparse.ArgumentParser:
     elif command == "tls":
         parser.add_argument("files", metavar="FILE", nargs="*", help="ELF files")
         parser.add_argument("--sysroot", metavar="DIR", help="look everything up inside DIR, as chroot would")
+    elif command == "unresolved":
+        told = "libraries or programs, each taken by itself; directories and archives are walked"
+        parser.add_argument("files", metavar="FILE", nargs="*", help=told)
     else:
         parser.add_argument("file", metavar="FILE", nargs="?", help="a library, as dlopen would get it, or a program")
     if command != "tls":
-        _process(parser)
+        _process(parser, command != "unresolved")
     _output(parser)
     return parser
 
 
-def _process(parser: argparse.ArgumentParser) -> None:
+def _process(parser: argparse.ArgumentParser, hosted: bool) -> None:
     add = parser.add_argument_group("the process").add_argument
-    add(
-        "--host", metavar="HOST",
-        help="an executable (path, or name in PATH) or `plain`, a C program that needs only libc; inferred without",
-    )  # fmt: skip
+    if hosted:
+        add(
+            "--host", metavar="HOST",
+            help="an executable (path, or name in PATH) or `plain`, a C program that needs only libc; inferred without",
+        )  # fmt: skip
     add("--env", metavar="NAME=VALUE", action="append", default=[], help="a variable of its environment (repeatable)")
     add("--clear-env", action="store_true", help="start from an empty environment")
     add("--cwd", metavar="DIR", help="its working directory")
@@ -125,7 +131,8 @@ def _process(parser: argparse.ArgumentParser) -> None:
     add("--library-path", metavar="DIRS", help="as `ld.so --library-path DIRS PROG`")
     add("--libc", metavar="RELEASE", help="override what the files say, e.g. glibc-2.31")
     add("--secure", action="store_true", help="AT_SECURE: as a set-user-ID program")
-    add("--caller", metavar="FILE", help="the object that calls dlopen")
+    if hosted:
+        add("--caller", metavar="FILE", help="the object that calls dlopen")
 
 
 def _output(parser: argparse.ArgumentParser) -> None:

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
     from dlwhy.api import Host
     from dlwhy.render.style import Style
-    from dlwhy.report import CheckReport, FailedReport, TlsReport, TreeReport
+    from dlwhy.report import CheckReport, FailedReport, TlsReport, TreeReport, UnresolvedReport
 
     Arguments = argparse.Namespace | SimpleNamespace
-    Report = CheckReport | FailedReport | TlsReport | TreeReport
+    Report = CheckReport | FailedReport | TlsReport | TreeReport | UnresolvedReport
 
 _PIPE_CLOSED = 141
 """As a shell reports a process that SIGPIPE ended."""
@@ -158,7 +158,7 @@ def _command(command: str, arguments: Arguments) -> int:
     finally:
         reports.close()  # an archive that was unpacked is removed, also when whoever reads us has gone
     if not statuses:
-        named = arguments.steps if command == "check" else []
+        named = arguments.steps if command == "check" else arguments.files if command == "unresolved" else []
         what = f"no program and no library in {', '.join(named)}" if named else "no file was named"
         _complain(command, f"nothing to examine: {what}")
         return 3
@@ -174,9 +174,14 @@ def _reports(command: str, arguments: Arguments) -> Generator[Report]:
         if arguments.files:
             yield api.tls(arguments.files, sysroot=arguments.sysroot)
         return
+    names = ["sysroot", "loader", "library_path", "libc", "cwd", "secure"]
+    if command == "unresolved":
+        if arguments.files:
+            common = {name: getattr(arguments, name) for name in names}
+            yield from api.unresolved(arguments.files, env=_environment(arguments), **common)
+        return
     host = _host(arguments)
-    names = ("sysroot", "loader", "library_path", "libc", "cwd", "secure", "caller")
-    options = {name: getattr(arguments, name) for name in names}
+    options = {name: getattr(arguments, name) for name in [*names, "caller"]}
     if command == "tree":
         if arguments.file is not None:
             yield api.tree(arguments.file, host, **options)
@@ -191,6 +196,17 @@ def _reports(command: str, arguments: Arguments) -> Generator[Report]:
 
 def _host(arguments: Arguments) -> Host | None:
     from dlwhy.api import Host
+
+    env = _environment(arguments)
+    if env is None:
+        return Host.named(arguments.host) if arguments.host is not None else None
+    if arguments.host is None:
+        return Host.inferred(env)
+    return Host.named(arguments.host, env)
+
+
+def _environment(arguments: Arguments) -> dict[str, str] | None:
+    """The environment that the options ask for; None for this process's own. Raises `UsageError`."""
     from dlwhy.errors import UsageError
 
     changes: dict[str, str] = {}
@@ -200,14 +216,10 @@ def _host(arguments: Arguments) -> Host | None:
             raise UsageError(f"--env {item}: write NAME=VALUE")
         changes[name] = value
     if not changes and not arguments.clear_env:
-        return Host.named(arguments.host) if arguments.host is not None else None
+        return None
     import os
 
-    env = {} if arguments.clear_env else dict(os.environ)
-    env.update(changes)
-    if arguments.host is None:
-        return Host.inferred(env)
-    return Host.named(arguments.host, env)
+    return ({} if arguments.clear_env else dict(os.environ)) | changes
 
 
 class _Sinks:
@@ -245,7 +257,8 @@ class _Sinks:
 
     def _rendered(self, report: Report, name: str, stream: object) -> str:
         arguments = self._arguments
-        many = getattr(arguments, "each", False)
+        alone = report.command == "unresolved"
+        many = alone or getattr(arguments, "each", False)
         if name == "json":
             from dlwhy.render.json_v1 import render
 
@@ -256,7 +269,7 @@ class _Sinks:
             width=_width(stream), color=_colored(arguments.color, stream), unicode=_unicode(stream),
             verbose=arguments.verbose, quiet=arguments.quiet,
         )  # fmt: skip
-        between = "\n" if many and self._written and not arguments.quiet else ""
+        between = "\n" if many and self._written and not (arguments.quiet or alone) else ""
         return between + _text(report, style)
 
 
@@ -270,6 +283,10 @@ def _text(report: Any, style: Style) -> str:
         from dlwhy.render.text_tree import tree
 
         return tree(report, style)
+    if report.command == "unresolved":
+        from dlwhy.render.text_unresolved import unresolved
+
+        return unresolved(report, style)
     from dlwhy.render import text
 
     return text.failed(report, style) if report.exit_status == 1 else text.check(report, style)

@@ -29,6 +29,9 @@ def plain(words: Sequence[str]) -> SimpleNamespace | None:
         return SimpleNamespace(steps=operands, each=False, **PROCESS, **OUTPUT)
     if command == "tls":
         return SimpleNamespace(files=operands, sysroot=None, **OUTPUT)
+    if command == "unresolved":
+        process = {name: value for name, value in PROCESS.items() if name not in ("host", "caller")}
+        return SimpleNamespace(files=operands, **process, **OUTPUT)
     if command == "tree" and len(operands) == 1:
         return SimpleNamespace(file=operands[0], **PROCESS, **OUTPUT)
     return None

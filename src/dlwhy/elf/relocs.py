@@ -156,9 +156,12 @@ class Survey:
         """Whether one of the first `Table.relative` entries is not relative."""
 
 
-def survey(elf: Elf, table: Table, skip_types: frozenset[int], relative: int, result: Survey) -> None:
+def survey(
+    elf: Elf, table: Table, skip_types: frozenset[int], relative: int, result: Survey, bounds: bool = True
+) -> None:
     """Survey a table; `skip_types`, all below 256, are left out of the references without being decoded.
 
+    Without `bounds` nobody asks for the least and the largest r_offset, which cost as much as all the rest.
     Raises `ElfError` where the table leaves the file.
     """
     from array import array  # brings collections with it, which `tree` does without
@@ -172,7 +175,7 @@ def survey(elf: Elf, table: Table, skip_types: frozenset[int], relative: int, re
     keep = result.references
     words = step // lay.word_size
     for data in _pieces(elf, table, 0, step):
-        offsets = array(lay.word_code, data)[::words]
+        offsets = array(lay.word_code, data)[::words] if bounds else array(lay.word_code)
         if elf.little != NATIVE_LITTLE:
             offsets.byteswap()
         if offsets:

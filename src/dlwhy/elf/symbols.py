@@ -8,6 +8,7 @@ is found the symbols count that the loader's walk bucket by bucket would reach (
 from __future__ import annotations
 
 from itertools import compress, count
+from operator import mul
 
 from dlwhy.elf.constants import (
     DT_GNU_HASH,
@@ -43,13 +44,26 @@ _FEW = 64
 _PIECE = 24 * 16 * 2048
 """Bytes of a `.symtab` read at a time: a multiple of both record sizes."""
 
+_POWERS: dict[int, tuple[tuple[int, ...], int]] = {}
+"""Length of a name -> (33 to the power of how many bytes follow, byte by byte; what the start of the hash adds)."""
+
 
 def gnu_hash(name: bytes) -> int:
-    """Return the DT_GNU_HASH hash of a name (32 bits)."""
-    h = 5381
-    for c in name:
-        h = h * 33 + c & 0xFFFFFFFF
+    """Return the DT_GNU_HASH hash of a name (32 bits): h = 33 h + c from 5381 on, as a sum of products."""
+    factors, start = _POWERS.get(len(name)) or _powers(len(name))
+    h: int = start + sum(map(mul, name, factors)) & 0xFFFFFFFF
     return h
+
+
+def _powers(length: int) -> tuple[tuple[int, ...], int]:
+    power, factors = 1, [0] * length
+    for place in range(length - 1, -1, -1):
+        factors[place] = power
+        power = power * 33 & 0xFFFFFFFF
+    row = tuple(factors), 5381 * power
+    if length <= _LONG:
+        _POWERS[length] = row
+    return row
 
 
 def sysv_hash(name: bytes) -> int:
@@ -101,6 +115,21 @@ class TlsSymbol(Record):
     unit: str | None
     """Name of the last STT_FILE before it, as written; None when there is none."""
     index: int  # type: ignore[assignment]  # not the method of tuples
+
+
+class Columns(Record):
+    """A table column by column."""
+
+    names: Sequence[int]
+    """st_name."""
+    infos: bytes
+    """st_info."""
+    others: bytes
+    """st_other."""
+    sections: Sequence[int]
+    """st_shndx."""
+    values: Sequence[int]
+    """st_value."""
 
 
 class DynamicSymbols:
@@ -235,10 +264,29 @@ class DynamicSymbols:
             return 0, 0
         return self._symoffset, min(self._symoffset + len(self._load_chain()), self.count)
 
-    def reaches(self, h: int, index: int) -> bool:
-        """Whether a lookup of a name of this hash comes to this symbol, one of `hashed`. Raises `ElfError`."""
-        chain = self._load_chain()
-        return not (chain[index - self._symoffset] ^ h) >> 1 and self._reaches(h, index)
+    def reached(self, places: Iterable[tuple[int, bytes]]) -> set[int]:
+        """Return which of these `hashed` symbols, (index, name), a lookup by their name comes to.
+
+        Raises `ElfError` where the table leaves the file.
+        """
+        chain, first, buckets, bloom = self._load_chain(), self._symoffset, self._buckets, self._bloom
+        number, mask, bits, shift = len(buckets), len(bloom) - 1, 8 * self._elf.layout.word_size, self._shift & 31
+        powers, ends, last_of = _POWERS, self._ends, self._last_of
+        found = set()
+        for index, name in places:
+            row = powers.get(len(name)) or _powers(len(name))
+            h = row[1] + sum(map(mul, name, row[0])) & 0xFFFFFFFF
+            if (chain[index - first] ^ h) > 1:
+                continue
+            if mask < 0:
+                self._passes(h)  # raises
+            word = bloom[h // bits & mask]
+            if word >> h % bits & word >> (h >> shift) % bits & 1:
+                bucket = h % number
+                start = buckets[bucket]
+                if start and start <= index <= (ends.get(bucket) or last_of(bucket)):
+                    found.add(index)
+        return found
 
     @property
     def data(self) -> bytes:
@@ -313,6 +361,22 @@ class DynamicSymbols:
     def fields(self, index: int) -> tuple[int, ...]:
         """Return (st_name, st_value, st_size, st_info, st_other, st_shndx), the name uncut. Raises `ElfError`."""
         return self._ordered(self._row(index))
+
+    @property
+    def columns(self) -> Columns | None:
+        """The table column by column; None for one that is not of this machine's own width and byte order.
+
+        Raises `ElfError` where the table leaves the file.
+        """
+        elf = self._elf
+        if not elf.layout.is64 or elf.little != NATIVE_LITTLE:
+            return None
+        from array import array
+
+        data = self.data
+        return Columns(
+            array("I", data)[::6], data[4::24], data[5::24], array("H", data)[3::12], array("Q", data)[1::3]
+        )  # fmt: skip
 
     def _ordered(self, row: tuple[int, ...]) -> tuple[int, ...]:
         if self._elf.layout.is64:
@@ -392,14 +456,16 @@ class DynamicSymbols:
         start = self._buckets[bucket]
         if not start or start > index:
             return False
-        last = self._ends.get(bucket)
-        if last is None:
-            assert self._chain is not None
-            last = max(start, self._symoffset)
-            while not self._chain[last - self._symoffset] & 1:
-                last += 1
-            self._ends[bucket] = last
-        return index <= last
+        return index <= (self._ends.get(bucket) or self._last_of(bucket))
+
+    def _last_of(self, bucket: int) -> int:
+        """The last symbol of a bucket's chain."""
+        assert self._chain is not None
+        last = max(self._buckets[bucket], self._symoffset)
+        while not self._chain[last - self._symoffset] & 1:
+            last += 1
+        self._ends[bucket] = last
+        return last
 
     def _walk(self, wanted: dict[bytes, int]) -> None:
         # DT_HASH: nbucket nchain, buckets, chains; the order along a chain is the order of lookup

@@ -56,6 +56,7 @@ class LinkMap:
         self._soname: str | bool | None = False
         """False until it is read."""
         self.soname_added = False
+        """Whether DT_SONAME is among `names`, or there is none."""
         self.flags_1 = dynamic.flags_1 if dynamic is not None else 0
         self.origin: str | None = None
         self.path_lists: dict[str, list[str]] = {}
@@ -107,7 +108,11 @@ class LinkMap:
         """Whether a request for `name` means this object (elf/dl-load.c, _dl_map_object and _dl_name_match_p)."""
         if name == self.name or name in self.names:  # has_name, without a call: every object is asked for every name
             return True
-        if self.soname_added or (self.soname if self._soname is False else self._soname) != name:
+        if self.soname_added:
+            return False
+        own = self.soname if self._soname is False else self._soname
+        if own != name:
+            self.soname_added = own is None or own in self.names  # then there is no further name to compare
             return False
         self.names.append(name)
         self.soname_added = True

@@ -91,7 +91,10 @@ def _system_directories(data: bytes) -> tuple[str, ...]:
 class Objects:
     """Files and what was read from them, for one run."""
 
-    __slots__ = ("_cache", "_cpu", "_elves", "_loaders", "_refused", "_views", "bindings", "cache_path", "files")
+    __slots__ = (
+        "_cache", "_cpu", "_elves", "_loaders", "_refused", "_views", "bindings", "cache_path", "cached", "files",
+        "levels", "sound",
+    )  # fmt: skip
 
     def __init__(self, files: Files) -> None:
         self.files = files
@@ -103,6 +106,12 @@ class Objects:
         self._cpu: tuple[str, frozenset[str]] | None = None
         self.bindings: dict[int, Binding] = {}
         """Symbol sides by id of their Elf: read once, whatever number of processes is modelled."""
+        self.cached: dict[tuple[object, ...], str | None] = {}
+        """What was looked up in ld.so.cache, by name and all that the answer depends on."""
+        self.levels: tuple[str, ...] | None = None
+        """The x86-64 levels of the processor, best first; None until somebody asks."""
+        self.sound: dict[tuple[object, ...], object] = {}
+        """Checks that a file passed, by file and all that they depend on: each is made once a run."""
         self.cache_path = "/etc/ld.so.cache"
 
     def view(self, path: str) -> View:

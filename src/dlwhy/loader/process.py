@@ -33,11 +33,15 @@ if TYPE_CHECKING:
     from dlwhy.loader import tls
     from dlwhy.loader.host import ProcessSettings
     from dlwhy.loader.objects import Objects
+    from dlwhy.loader.unresolved import Gap
     from dlwhy.view import View
 
 _NAMESPACES = 16
 """Namespaces of one process, the first one included (DL_NNS)."""
 TOO_NEW = "CPU ISA level is lower than required"
+
+LACKING = ("undefined-symbol", "missing-version")
+"""Kinds of failure with which more of the same may come, while the loader tells the first."""
 
 
 class SearchRecord(Record):
@@ -90,6 +94,10 @@ class Process:
         """Auditors that were accepted; that their la_version does so is taken for granted."""
         self.absent: set[str] | None = None
         """Names that nothing was found for, where that stops nothing: tracing, as ldd does. None: it stops a load."""
+        self.gaps: list[Gap] = []
+        """All that the objects of a load lacked which failed for want of a symbol or version, or was bound lazily."""
+        self.open_calls = False
+        """Whether lazy binding left a function that nothing defines."""
         self.surplus = 0
         self.start_used = 0
         self.when = "startup"
@@ -110,7 +118,13 @@ class Process:
     # -- mapping -------------------------------------------------------------------------------------------------
 
     def _verify(self, view: View, path: str) -> str | None:
-        return verify(view, path, self.settings)
+        key = id(view), id(self.libc), self.machine.e_machine, self.machine.elf_class
+        if key in self.objects.sound:
+            return None
+        verdict = verify(view, path, self.settings)
+        if verdict is None:
+            self.objects.sound[key] = view, self.libc  # which stay alive, and keep their numbers
+        return verdict
 
     def _new(
         self, name: str, request: str, elf: Elf, type_: str, loader: LinkMap | None, mode: int, space: Namespace
@@ -152,11 +166,14 @@ class Process:
         asker = needed_by.shown if needed_by is not None else None
         for one in space.maps:
             try:
-                is_it = one.answers_to(name)
+                is_it = name in one.names or (
+                    name == one.name if one.soname_added else one.answers_to(name)
+                )
             except ElfError as error:
                 raise died_reading(error, "search") from None
             if is_it:
-                self.searches.append(SearchRecord(name, asker, one.shown, "already loaded", ()))
+                if self.absent is None:
+                    self.searches.append(SearchRecord(name, asker, one.shown, "already loaded", ()))
                 return one
         assert self.program is not None
         try:
@@ -180,15 +197,16 @@ class Process:
         except ElfError as error:
             raise died_reading(error, "header") from None
         self.searches.append(SearchRecord(name, asker, found.path, found.where, found.attempts))
+        identity = found.view.identity
         for one in space.maps:
-            if one.identity is not None and one.identity == found.view.identity:
+            if one.identity == identity:
                 one.add_name(name)
                 return one
         rtld = self.rtld
         if (
             space is not self.base
             and rtld is not None
-            and (rtld.identity == found.view.identity or rtld.has_name(name))
+            and (rtld.identity == identity or rtld.has_name(name))
         ):
             assert rtld.elf is not None
             mirror = self._new(found.path, name, rtld.elf, type_, needed_by, mode, space)
@@ -201,11 +219,16 @@ class Process:
         absolute = found.path if found.path.startswith("/") else f"{self.settings.cwd.rstrip('/')}/{found.path}"
         elf = self.objects.elf(absolute)
         try:
-            check_segments(elf, name, self.settings, by_dlopen)
+            key = id(elf), id(self.libc), self.settings.page, by_dlopen
+            sound = key in self.objects.sound
+            if not sound:
+                check_segments(elf, name, self.settings, by_dlopen)
             made = self._new(found.path, name, elf, type_, needed_by if by_dlopen or needed_by else loader, mode, space)
             self._check_stack(elf, name, by_dlopen)
             self.read_properties(made)
-            check_hash(elf, self.settings)
+            if not sound:
+                check_hash(elf, self.settings)
+                self.objects.sound[key] = elf, self.libc
         except Fault as fault:
             fault.needed_by = asker
             fault.subject = found.path
@@ -214,7 +237,7 @@ class Process:
             raise died_reading(error, "map") from None
         made.needed_by = needed_by
         made.how = found.where
-        made.identity = found.view.identity
+        made.identity = identity
         if (
             not mode & RTLD_DEEPBIND
             and elf.dynamic is not None
@@ -230,7 +253,9 @@ class Process:
 
     def _join_namespace(self, made: LinkMap, space: Namespace) -> None:
         if made.elf is not None:
-            made.binding = self.objects.bindings.setdefault(id(made.elf), Binding(made.elf, self.machine))
+            made.binding = self.objects.bindings.get(id(made.elf))
+            if made.binding is None:
+                made.binding = self.objects.bindings[id(made.elf)] = Binding(made.elf, self.machine)
         if space.libc is None and made.soname == "libc.so.6":
             space.libc = made
         if made.tls is not None:
@@ -317,7 +342,9 @@ class Process:
             relocate(self,
                 self._relocation_order(top, space), bool(mode & RTLD_LAZY) and not self._bind_now(), space, step
             )
-        except (Fault, Death, Unknown):
+        except (Fault, Death, Unknown) as end:
+            if isinstance(end, Fault) and end.kind in LACKING:
+                self.list_gaps([one for one in top.searchlist.maps if not one.relocated], bool(mode & RTLD_LAZY))
             if top.relocated:
                 top.initfini, top.searchlist.maps = old_initfini, old_search
             raise
@@ -333,6 +360,15 @@ class Process:
             top.nodelete = True
         if mode & RTLD_GLOBAL:
             self._make_global(top, space)
+
+    def list_gaps(self, among: list[LinkMap], lazy: bool) -> None:
+        """Add to `gaps` what these objects lack, as far as it can be told."""
+        from dlwhy.loader.unresolved import gaps
+
+        try:  # noqa: SIM105 -- contextlib costs more than this saves
+            gaps(self, among, lazy and not self._bind_now(), self.gaps)
+        except (Fault, Death, Unknown):  # what was found before is true all the same
+            pass
 
     def _bind_now(self) -> bool:
         counts = not self.settings.secure or self.libc.secure_binds_now

@@ -7,6 +7,8 @@ is not so are the entries taken one by one.
 
 from __future__ import annotations
 
+from itertools import repeat
+
 from dlwhy.elf.constants import (
     DT_JMPREL,
     DT_PLTGOT,
@@ -27,7 +29,7 @@ from dlwhy.loader.mapping import died_reading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from dlwhy.elf.file import Elf
     from dlwhy.elf.machine import Machine
@@ -51,11 +53,14 @@ class Work:
 
 
 def work(elf: Elf, machine: Machine, libc: Glibc, lazy: bool, page: int, as_program: bool) -> Work:
-    """Return the work of relocating an object. `lazy`: whether its jump table is to be bound lazily."""
+    """Return the work of relocating an object. `lazy`: whether its jump table is to be bound lazily.
+
+    `as_program`: the kernel has mapped it, so that nothing is known of the places that are written.
+    """
     found = Work()
     try:
-        for one in _entries(elf, machine, libc, lazy, None if as_program else Image(elf, page)):
-            found.entries.append(one)
+        for some in _entries(elf, machine, libc, lazy, None if as_program else Image(elf, page)):
+            found.entries += some
     except ElfError as error:
         found.end = died_reading(error, "relocate")
     except Exception as end:  # Death and Unknown, which are values here
@@ -83,7 +88,7 @@ def _null(elf: Elf, what: str) -> Death:
     return Death("signal", "relocate", why, None, -SIGSEGV, elf.path)
 
 
-def _entries(elf: Elf, machine: Machine, libc: Glibc, lazy: bool, image: Image | None) -> Iterator[Entry]:
+def _entries(elf: Elf, machine: Machine, libc: Glibc, lazy: bool, image: Image | None) -> Iterator[Iterable[Entry]]:
     dynamic = elf.dynamic
     tags = dynamic.tags if dynamic is not None else {}
     if lazy and DT_JMPREL in tags:
@@ -153,7 +158,7 @@ def _whole(size: int, elf: Elf) -> int:
 
 def _range(
     elf: Elf, table: Table, deferred: bool, machine: Machine, libc: Glibc, image: Image | None
-) -> Iterator[Entry]:
+) -> Iterator[Iterable[Entry]]:
     """The entries of one range: the relative ones at its start, the rest, IRELATIVE at the end."""
     if table.relative * elf.layout.rela.size > table.size and table.size:
         table = table.but(size=table.relative * elf.layout.rela.size)  # the loader counts, and does not look
@@ -162,14 +167,13 @@ def _range(
     skip = frozenset(() if deferred else (machine.relative, 0))
     if table.size:
         try:
-            survey(elf, table, skip, machine.relative, seen)
+            survey(elf, table, skip, machine.relative, seen, image is not None)
         except ElfError as error:
             broken = error
     if image is None or seen.low < 0 or image.writable(seen.low, seen.high + 2 * elf.layout.word_size):
         if seen.relative_wrong:
             raise _not_relative(elf, libc)
-        for info in seen.references:
-            yield info, deferred
+        yield zip(seen.references, repeat(deferred))
         if broken is not None:
             raise broken
         return
@@ -178,7 +182,7 @@ def _range(
 
 def _one_by_one(
     elf: Elf, table: Table, deferred: bool, machine: Machine, libc: Glibc, image: Image
-) -> Iterator[Entry]:
+) -> Iterator[Iterable[Entry]]:
     """Every entry of a range with what it writes to; a reference is looked up before its place is written."""
     seen: set[int] = set()
     late: list[tuple[int, int]] = []
@@ -193,7 +197,7 @@ def _one_by_one(
             continue
         elif info not in seen and (deferred or kind not in (machine.relative, 0)):
             seen.add(info)
-            yield info, deferred
+            yield ((info, deferred),)
         if kind or number < table.relative:
             size = 2 * word if kind in machine.tlsdesc else word
             image.touch(offset, size, True, "a relocation is applied", "relocate")

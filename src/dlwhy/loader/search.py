@@ -84,7 +84,6 @@ class Finder:
         "_directory",
         "_env",
         "_guarded",
-        "_levels",
         "_objects",
         "_platform",
         "_settings",
@@ -98,7 +97,6 @@ class Finder:
         self._settings = settings
         self._objects = objects
         self._system = [d if d.endswith("/") else d + "/" for d in system]
-        self._levels: tuple[str, ...] | None = None
         self._platform: str | None = None
         self._directory: dict[str, bool] = {}
         self._absent: set[str] = set()
@@ -196,10 +194,12 @@ class Finder:
 
     def levels(self) -> tuple[str, ...]:
         """Return the glibc-hwcaps names that this processor has, best first."""
-        if self._levels is None:
-            _, flags = self._objects.cpu()
-            self._levels = cpu_levels(flags) if self._settings.machine.name == "x86-64" else ()
-        return self._levels
+        if self._settings.machine.name != "x86-64":
+            return ()
+        found = self._objects.levels
+        if found is None:
+            found = self._objects.levels = cpu_levels(self._objects.cpu()[1])
+        return found
 
     def _is_directory(self, path: str) -> bool:
         known = self._directory.get(path)
@@ -363,17 +363,22 @@ class Finder:
     def _cached(self, name: str, loader: LinkMap) -> str | None:
         from dlwhy.loader.cache import FLAGS
 
-        flags = FLAGS.get((self._settings.machine.e_machine, self._settings.machine.elf_class), -1)
         cache, first = self._objects.cache(), not self._asked_cache
         self._asked_cache = True
         if first and cache.missing:
             self.open_error = codes.ENOENT
-        hit = cache.look_up(name, flags, self._priority, self._legacy_entry)
-        if hit is None:
+        machine, libc = self._settings.machine, self._settings.libc
+        flags = FLAGS.get((machine.e_machine, machine.elf_class), -1)
+        key = name, flags, libc.glibc_hwcaps, libc.legacy_hwcaps, self.levels(), self.platform()
+        if key not in self._objects.cached:
+            hit = cache.look_up(name, flags, self._priority, self._legacy_entry)
+            self._objects.cached[key] = hit.path if hit is not None else None
+        path = self._objects.cached[key]
+        if path is None:
             return None
-        if loader.flags_1 & DF_1_NODEFLIB and any(hit.path.startswith(directory) for directory in self._system):
+        if loader.flags_1 & DF_1_NODEFLIB and any(path.startswith(directory) for directory in self._system):
             return None
-        return hit.path
+        return path
 
     def _priority(self, level: str) -> int | None:
         if not self._settings.libc.glibc_hwcaps or level not in self.levels():

@@ -61,7 +61,9 @@ def _map(process: Process, program: Elf | None) -> bool:
     main = LinkMap("", "", program, EXECUTABLE, None)
     main.program_name = settings.argv0
     main.scopes = [main.searchlist]
-    if settings.program is not None:
+    if settings.program is not None and settings.explicit:  # found by the loader, like any other object
+        main.origin = settings.program.rpartition("/")[0] or "/"
+    elif settings.program is not None:
         main.origin = process.objects.files.resolve(settings.program).rpartition("/")[0] or "/"
     process.program = main
     process.execstack = program is not None and wants_execstack(program, settings)

@@ -10,10 +10,9 @@ from __future__ import annotations
 from operator import add
 
 from dlwhy.elf.constants import SHN_ABS, SHN_UNDEF, STB_LOCAL, STB_WEAK, STT_TLS, STV_HIDDEN, STV_INTERNAL
-from dlwhy.elf.records import NATIVE_LITTLE
 from dlwhy.elf.relocs import split_info
 from dlwhy.errors import ElfError
-from dlwhy.loader.bind import COPY, Lookup, binding, check_one, hash_of, is_lazy, resolve, type_class
+from dlwhy.loader.bind import PLT, Lookup, binding, check_one, is_lazy, resolve, type_class
 from dlwhy.loader.faults import Death, Fault
 from dlwhy.loader.link_map import EXECUTABLE
 from dlwhy.loader.mapping import died_reading
@@ -22,15 +21,22 @@ from dlwhy.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from dlwhy.elf.file import Elf
     from dlwhy.elf.machine import Machine
+    from dlwhy.elf.symbols import DynamicSymbols
     from dlwhy.loader.link_map import LinkMap
     from dlwhy.loader.process import Process
+    from dlwhy.loader.relocate import Entry
+
+    Identity = tuple[int, int]
 
 _COUNTED_INFOS = frozenset(bind << 4 | kind for bind in (1, 2, 10) for kind in (0, 1, 2, 5, 6, 10))
 """st_info of what can be a definition: GLOBAL, WEAK or GNU_UNIQUE; NOTYPE OBJECT FUNC COMMON TLS GNU_IFUNC."""
+_OTHER_INFOS = bytes(info not in _COUNTED_INFOS for info in range(256))
+_NOT_SEEN = bytes(other & 3 in (STV_HIDDEN, STV_INTERNAL) for other in range(256))
+_BOUND_OR_WEAK = (STB_LOCAL, STB_WEAK)
 _UNSEEN = (STV_HIDDEN, STV_INTERNAL)
 
 
@@ -54,7 +60,7 @@ class Imports:
     __slots__ = ("by_key", "careful", "end")
 
     def __init__(self) -> None:
-        self.by_key: dict[bytes, tuple[int, bool]] = {}
+        self.by_key: dict[bytes, Entry] = {}
         """NAME or NAME@VERSION -> (r_info of the first such reference, whether lazy binding leaves it)."""
         self.careful = False
         """Whether each must be looked up by itself: what the program holds matters to a copy relocation."""
@@ -63,31 +69,32 @@ class Imports:
 
 
 class Tables:
-    """What is read once for many load sets of one run, by Elf."""
+    """What is read once for many load sets of one run, by device and inode."""
 
     __slots__ = ("definitions", "imports", "lacking", "reached", "settled")
 
     def __init__(self) -> None:
-        self.imports: dict[Elf, Imports] = {}
-        self.definitions: dict[Elf, dict[bytes, int]] = {}
-        self.reached: dict[Elf, set[bytes]] = {}
+        self.imports: dict[Identity, Imports] = {}
+        self.definitions: dict[Identity, dict[bytes, int]] = {}
+        self.reached: dict[Identity, set[bytes]] = {}
         """The keys of `definitions` that the hash table was seen to lead to."""
-        self.settled: dict[Elf, tuple[frozenset[Elf], dict[bytes, tuple[int, bool]]]] = {}
-        """Elf -> (files that were enough for all of its references but those that are left, these)."""
-        self.lacking: dict[tuple[Elf, str, Elf | None], tuple[tuple[str, ...], bool]] = {}
-        """(who needs, file, provider) -> (versions that it lacks, whether it has a version table)."""
+        self.settled: dict[Identity, tuple[frozenset[Identity], dict[bytes, Entry]]] = {}
+        """File -> (files that were enough for all of its references but those that are left, these)."""
+        self.lacking: dict[tuple[Elf, str], tuple[Elf | None, tuple[str, ...], bool]] = {}
+        """(who needs, file) -> (what provided it, versions that this lacks, whether it has a version table)."""
 
 
-def gaps(process: Process, among: list[LinkMap], mode_lazy: bool, tables: Tables | None = None) -> list[Gap]:
-    """Return everything that these objects, of one namespace, lack: versions first, then symbols, object by object.
+def gaps(
+    process: Process, among: list[LinkMap], mode_lazy: bool, result: list[Gap], tables: Tables | None = None
+) -> None:
+    """Append everything that these objects, of one namespace, lack: versions first, then symbols, object by object.
 
-    The process is left as it was. Raises `Fault`, `Death` or `Unknown` where relocation ends for another reason, and
-    what lies behind it is not known.
+    The process is left as it was. Raises `Fault`, `Death` or `Unknown` where relocation ends for another reason; what
+    lies behind that is not known. With `tables` an object is trusted to find by its own hash table what it defines.
     """
     space = process.namespaces[among[0].namespace] if among else process.base
     kept = [(one, one.nodelete) for one in space.maps]
     lookup = Lookup(process.machine, process.libc, dict(space.unique))
-    result: list[Gap] = []
     try:
         names: dict[str, LinkMap] = {}
         for one in space.maps:
@@ -100,15 +107,18 @@ def gaps(process: Process, among: list[LinkMap], mode_lazy: bool, tables: Tables
                 found, versioned = _versions(process, one, names, known)
                 result += found
                 exact |= not versioned  # then the lookup may end in an assertion
+        offered = None if exact else {one.elf.view.identity for one in space.maps if one.elf is not None}
         for one in among:
-            if one.elf is not None and not one.relocated:
-                result += _symbols(process, one, mode_lazy, lookup, known, exact)
+            if one.elf is None:
+                continue
+            settled = known.settled.get(one.elf.view.identity) if offered is not None else None
+            if offered is None or settled is None or settled[1] or not settled[0] <= offered:
+                result += _symbols(process, one, mode_lazy, lookup, known, offered)
     except ElfError as error:
         raise died_reading(error, "relocate") from None
     finally:
         for one, nodelete in kept:
             one.nodelete = nodelete
-    return result
 
 
 def _versions(
@@ -128,9 +138,8 @@ def _versions(
             text = process.libc.assertion("dl-version.c", "_dl_check_map_versions", "needed != NULL")
             because = f"{of.shown} needs versions of {file}, which is not loaded"
             raise Death("assertion", "version", because, text, 127, of.shown)
-        key = of.elf, file, provider.elf
-        seen = tables.lacking.get(key)
-        if seen is None:
+        seen = tables.lacking.get((of.elf, file))
+        if seen is None or seen[0] is not provider.elf:
             lacking = []
             for need in needs:
                 fault = check_one(need.name, need.hash, need.weak, provider, of, None, process.settings.argv0)
@@ -139,34 +148,34 @@ def _versions(
                 if fault is not None:
                     lacking.append(need.name)
             defines = provider.elf is not None and provider.elf.versions.defines is not None
-            seen = tables.lacking[key] = tuple(lacking), defines
-        result += [Gap(None, version, of.shown, provider.shown, False) for version in seen[0]]
-        versioned &= seen[1]
+            seen = tables.lacking[of.elf, file] = provider.elf, tuple(lacking), defines
+        result += [Gap(None, version, of.shown, provider.shown, False) for version in seen[1]]
+        versioned &= seen[2]
     return result, versioned
 
 
 def _symbols(
-    process: Process, of: LinkMap, mode_lazy: bool, lookup: Lookup, tables: Tables, exact: bool
+    process: Process, of: LinkMap, mode_lazy: bool, lookup: Lookup, tables: Tables, offered: set[Identity] | None
 ) -> Iterator[Gap]:
     """The symbols that an object refers to and does not get. Raises `ElfError` and the loader's own ends."""
     elf = of.elf
     assert elf is not None
     lazy = is_lazy(of, mode_lazy, process.profiling)
-    imports = tables.imports.get(elf) if not lazy else None
+    identity = elf.view.identity
+    imports = tables.imports.get(identity) if not lazy else None
     if imports is None:
-        imports = _imports(of, process, lazy)
+        imports = _imports(of, process, lazy, offered is not None)
         if not lazy:
-            tables.imports[elf] = imports
+            tables.imports[identity] = imports
     pending = imports.by_key
-    if exact or imports.careful:
+    if offered is None or imports.careful:
         left, _ = _resolved(process, of, pending, lookup)
     else:
-        offered = {one.elf for scope in of.scopes for one in scope.maps if one.elf is not None}
-        enough, left = tables.settled.get(elf, (None, pending))
+        enough, left = tables.settled.get(identity, (None, pending))
         if enough is None or not enough <= offered:
-            rest, used = _surely_defined(of, pending, process.machine, tables)
+            rest, used = _surely_defined(of, imports, process.machine, tables)
             left, others = _resolved(process, of, rest, lookup)
-            tables.settled[elf] = frozenset(used | others), left
+            tables.settled[identity] = frozenset(used | others), left
         elif left:
             left, _ = _resolved(process, of, left, lookup)
     side = binding(of, process.machine)
@@ -179,45 +188,70 @@ def _symbols(
         raise imports.end
 
 
-def _imports(of: LinkMap, process: Process, lazy: bool) -> Imports:
+def _imports(of: LinkMap, process: Process, lazy: bool, trusting: bool) -> Imports:
+    """The strong references of an object. `trusting`: what it defines itself, its own hash table leads to."""
     elf, machine = of.elf, process.machine
     assert elf is not None
     result = Imports()
-    plan = work(elf, machine, process.libc, lazy, process.settings.page, of.type == EXECUTABLE)
+    plan = work(elf, machine, process.libc, lazy, process.settings.page, True)
     result.end = plan.end
+    at, types = (32, 0xFFFFFFFF) if elf.layout.is64 else (8, 0xFF)
+    jump, late = machine.jump_slot, machine.irelative
+    first: dict[int, Entry] = {}
+    for entry in plan.entries:
+        info, deferred = entry
+        index, kind = info >> at, info & types
+        if index in first:  # of two references the one that is more particular about what it takes
+            if not deferred and (kind == jump or type_class(machine, kind) == PLT):
+                first[index] = entry
+        elif index and kind != late and (not deferred or kind == jump):
+            first[index] = entry
+            if kind == machine.copy:
+                result.careful = True
     symbols, side = elf.symbols, binding(of, machine)
-    suffixes: dict[int, bytes] = {}
-    keys = result.by_key
-    fields, name_at, index_of = symbols.fields, symbols.name_at, elf.versions.index_of
-    for info, deferred in plan.entries:
-        index, kind = split_info(elf, info)
-        if not index or kind == machine.irelative or (deferred and kind != machine.jump_slot):
+    result.careful |= not side.has_versym and elf.versions.has_versym
+    suffixes: dict[bytes, bytes] = {}
+    names, versym = symbols.names, elf.versions.versym() if side.has_versym else b""
+    for index in _looked_up(symbols, first, trusting):
+        place, _, _, info, other, _ = symbols.fields(index)
+        if info >> 4 in _BOUND_OR_WEAK or other & 3 in _UNSEEN:
             continue
-        name, _, _, symbol_info, other, _ = fields(index)
-        if symbol_info >> 4 in (STB_LOCAL, STB_WEAK) or other & 3 in _UNSEEN:
-            continue
-        result.careful |= type_class(machine, kind) == COPY
-        key = name_at(name)
-        result.careful |= b"@" in key
-        if side.has_versym:
-            entry = index_of(index)
-            suffix = suffixes.get(entry)
+        end = names.find(b"\0", place)
+        key = names[place:end] if end >= 0 else symbols.name_at(place)
+        if b"@" in key:
+            result.careful = True
+        if versym:
+            number = versym[2 * index : 2 * index + 2]
+            suffix = suffixes.get(number)
             if suffix is None:
                 wanted, _ = side.version_of(index)
                 suffix = b"@" + wanted.name.encode("utf-8", "surrogateescape") if wanted is not None else b""
-                suffixes[entry] = suffix
+                suffixes[number] = suffix
             key += suffix
-        keys.setdefault(key, (info, deferred))
-    result.careful |= not side.has_versym and elf.versions.has_versym
+        result.by_key[key] = first[index]
     return result
 
 
+def _looked_up(symbols: DynamicSymbols, indexes: Iterable[int], trusting: bool) -> Iterable[int]:
+    """Those of the symbols referred to that may be undefined."""
+    table = symbols.columns if trusting else None
+    if table is None:
+        return indexes
+    _, infos, _, sections, values = table
+    start, end = symbols.hashed
+    end = min(end, len(infos))
+    return [
+        index for index in indexes
+        if not (start <= index < end and sections[index] and values[index] and infos[index] in _COUNTED_INFOS)
+    ]  # fmt: skip
+
+
 def _resolved(
-    process: Process, of: LinkMap, pending: dict[bytes, tuple[int, bool]], lookup: Lookup
-) -> tuple[dict[bytes, tuple[int, bool]], set[Elf]]:
+    process: Process, of: LinkMap, pending: dict[bytes, Entry], lookup: Lookup
+) -> tuple[dict[bytes, Entry], set[Identity]]:
     """Look references up one by one, as the loader does: what nothing defines, and whose definitions were taken."""
-    left: dict[bytes, tuple[int, bool]] = {}
-    used: set[Elf] = set()
+    left: dict[bytes, Entry] = {}
+    used: set[Identity] = set()
     if not pending:
         return left, used
     lookup.prepare({key.partition(b"@")[0] for key in pending}, of.scopes)
@@ -232,7 +266,7 @@ def _resolved(
             left[key] = info, deferred
         else:
             if found is not None and found.map.elf is not None:
-                used.add(found.map.elf)
+                used.add(found.map.elf.view.identity)
     return left, used
 
 
@@ -240,33 +274,33 @@ def _resolved(
 
 
 def _surely_defined(
-    of: LinkMap, pending: dict[bytes, tuple[int, bool]], machine: Machine, tables: Tables
-) -> tuple[dict[bytes, tuple[int, bool]], set[Elf]]:
+    of: LinkMap, imports: Imports, machine: Machine, tables: Tables
+) -> tuple[dict[bytes, Entry], set[Identity]]:
     """The references that no table of definitions settles, and the files whose tables settled the others."""
-    open_ = set(pending)
-    used: set[Elf] = set()
-    for scope in of.scopes:
-        for one in scope.maps:
-            if not open_:
-                return {}, used
-            if one.elf is None:
-                continue
-            offers = tables.definitions.get(one.elf)
-            if offers is None:
-                offers = tables.definitions[one.elf] = _definitions(one, machine)
-            hits = open_ & offers.keys()
-            if hits:
-                reached = tables.reached.setdefault(one.elf, set())
-                for key in hits - reached:
-                    name = key.partition(b"@")[0]
-                    if one.elf.symbols.reaches(hash_of(name), offers[key]):
-                        reached.add(key)
-                    else:
-                        hits.discard(key)
-                if hits:
-                    used.add(one.elf)
-                    open_ -= hits
-    return {key: pending[key] for key in pending if key in open_}, used
+    open_ = set(imports.by_key)
+    used: set[Identity] = set()
+    known = tables.definitions
+    others = [(one, one.elf.view.identity) for scope in of.scopes for one in scope.maps if one.elf is not None]
+    for one, identity in sorted(others, key=lambda pair: (pair[0].type == EXECUTABLE, pair[1] not in known)):
+        assert one.elf is not None
+        if not open_:
+            break
+        offers = known.get(identity)
+        if offers is None:
+            if one.type == EXECUTABLE:  # perhaps nobody else wants it: looked up name by name
+                break
+            offers = known[identity] = _definitions(one, machine)
+        hits = open_ & offers.keys()
+        if hits:
+            reached = tables.reached.setdefault(identity, set())
+            new = hits - reached
+            if new:
+                found = one.elf.symbols.reached((offers[key], key.partition(b"@")[0]) for key in new)
+                reached.update(key for key in new if offers[key] in found)
+                hits &= reached
+            used.add(identity)
+            open_ -= hits
+    return {key: imports.by_key[key] for key in imports.by_key if key in open_} if open_ else {}, used
 
 
 def _definitions(one: LinkMap, machine: Machine) -> dict[bytes, int]:
@@ -278,40 +312,43 @@ def _definitions(one: LinkMap, machine: Machine) -> dict[bytes, int]:
     elf = one.elf
     assert elf is not None
     symbols, side = elf.symbols, binding(one, machine)
-    first, count = symbols.hashed
-    if count <= first or not elf.layout.is64 or elf.little != NATIVE_LITTLE:
+    first, end = symbols.hashed
+    table = symbols.columns
+    if end <= first or table is None:
         return {}
-    from array import array
-
-    step = elf.layout.sym.size
-    data, blob = symbols.data[first * step : count * step], symbols.names
-    count = len(data) // step
-    keys: list[bytes] = [blob[at : blob.find(b"\0", at)] for at in array("I", data)[:: step // 4]]
-    infos, others = data[4::step], data[5::step]
-    sections, values = array("H", data)[3 :: step // 2], array("Q", data)[1 :: step // 8]
-    kinds = {place: b"" for place in (0, 1)}
-    versym = b""
+    places, infos, others, sections, values = (column[first:end] for column in table)
+    count, blob = len(infos), symbols.names
+    keys: list[bytes] = [blob[at : blob.find(b"\0", at)] for at in places]
+    kinds = dict.fromkeys((0, 1), b"")
+    versym, entries = b"", []
     if side.has_versym:
         for place, version in side.versions.items():
             if version.hash:
                 kinds[place] = b"@" + version.name.encode("utf-8", "surrogateescape")
         versym = elf.versions.versym()[2 * first : 2 * (first + count)]
+        from array import array
+
         entries = [entry & 0x7FFF for entry in array("H", versym[: len(versym) & -2])]
         count = min(count, len(entries))
         keys = list(map(add, keys, [kinds.get(entry, b"") for entry in entries]))
     result = dict(zip(keys, range(first, first + count), strict=False))
-    if (
-        set(infos) <= _COUNTED_INFOS and all(other & 3 not in _UNSEEN for other in set(others)) and 0 not in values
-        and SHN_UNDEF not in sections and (not versym or kinds.keys() >= set(entries))
-    ):  # fmt: skip
-        return result
+    zero = (place for place in _places(values, 0) if sections[place] != SHN_ABS and infos[place] & 15 != STT_TLS)
+    none = [*zero, *_places(sections, SHN_UNDEF)]
+    none += [*_places(infos.translate(_OTHER_INFOS), 1), *_places(others.translate(_NOT_SEEN), 1)]
+    if versym and not kinds.keys() >= set(entries):
+        none += [place for place, entry in enumerate(entries) if entry not in kinds]
+    for place in none:
+        if place < count and result.get(keys[place]) == first + place:
+            del result[keys[place]]
+    return result
 
-    def counts(place: int) -> bool:
-        info = infos[place]
-        return (
-            info in _COUNTED_INFOS and others[place] & 3 not in _UNSEEN and sections[place] != SHN_UNDEF
-            and (values[place] != 0 or sections[place] == SHN_ABS or info & 15 == STT_TLS)
-            and (not versym or entries[place] in kinds)
-        )  # fmt: skip
 
-    return {key: place for key, place in result.items() if counts(place - first)}
+def _places(column: Sequence[int], value: int) -> Iterator[int]:
+    """Yield where in a column a value stands."""
+    place = -1
+    while True:
+        try:
+            place = column.index(value, place + 1)
+        except ValueError:
+            return
+        yield place

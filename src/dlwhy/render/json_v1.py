@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 
 from dlwhy.record import Record
-from dlwhy.report import SCHEMA, CheckReport, FailedReport, TlsReport, TreeReport
+from dlwhy.report import SCHEMA, CheckReport, FailedReport, TlsReport, TreeReport, UnresolvedReport
 
 
-def render(report: CheckReport | FailedReport | TlsReport | TreeReport, line: bool = False) -> str:
+def render(
+    report: CheckReport | FailedReport | TlsReport | TreeReport | UnresolvedReport, line: bool = False
+) -> str:
     """Return the report as JSON, two spaces deep or in one `line`.
 
     ASCII only, so that every stream can carry it: bytes that are no UTF-8 stay as lone surrogates (os.fsencode in

@@ -7,8 +7,10 @@ from dlwhy.report import DIES, FAILS, LOADS, UNDECIDED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dlwhy.render.style import Piece, Style
-    from dlwhy.report import CheckReport, Cure, FailedReport, Search, StaticTls, Step, TlsObject
+    from dlwhy.report import CheckReport, Cure, FailedReport, Search, StaticTls, Step, TlsObject, Unresolved
 
 _OUTCOME_COLOR = {LOADS: "green", FAILS: "red", DIES: "red", UNDECIDED: "yellow"}
 _START = {
@@ -99,6 +101,7 @@ def _start(report: CheckReport, style: Style) -> list[str]:
         lines += block(style, "loads", f"{count(len(start.loaded), 'object')} at its start{free}")
         if style.verbose:
             lines += [" " * LABEL + path for path in start.loaded]
+    lines += _lacking(start.unresolved, start.message, style)
     for text in start.assumptions:
         lines += block(style, "assumed", text, "yellow")
     for step in report.steps:
@@ -132,6 +135,7 @@ def _step(report: CheckReport, step: Step, number: int, style: Style) -> list[st
             lines += block(style, "needed by", step.needed_by)
         if step.mode:
             lines += block(style, "mode", step.mode)
+    lines += _lacking(step.unresolved, step.message, style)
     for path in step.unloaded:
         lines += block(style, "unloads", path)
     for text in step.assumptions:
@@ -140,6 +144,15 @@ def _step(report: CheckReport, step: Step, number: int, style: Style) -> list[st
     if missing and not style.verbose:
         lines += _tries(step.searches[-1], style)
     return lines
+
+
+def _lacking(found: Sequence[Unresolved], message_: str | None, style: Style) -> list[str]:
+    """All that nothing defines, unless the loader's words tell the only one."""
+    if not found or (len(found) == 1 and message_ is not None and not style.verbose):
+        return []
+    from dlwhy.render.text_unresolved import listed
+
+    return listed(found, style, style.verbose)
 
 
 def _tries(search: Search, style: Style) -> list[str]:
