@@ -36,6 +36,10 @@ _COUNTED_INFOS = frozenset(bind << 4 | kind for bind in (1, 2, 10) for kind in (
 """st_info of what can be a definition: GLOBAL, WEAK or GNU_UNIQUE; NOTYPE OBJECT FUNC COMMON TLS GNU_IFUNC."""
 _OTHER_INFOS = bytes(info not in _COUNTED_INFOS for info in range(256))
 _NOT_SEEN = bytes(other & 3 in (STV_HIDDEN, STV_INTERNAL) for other in range(256))
+_LONG = 256
+"""Bytes from which on a name is cut with an eye on how many there are: they may overlap."""
+_MOST_NAMES = 16
+"""All names of a table together: at most so many times its strings (honest ones stay below 2)."""
 _BOUND_OR_WEAK = (STB_LOCAL, STB_WEAK)
 _UNSEEN = (STV_HIDDEN, STV_INTERNAL)
 
@@ -217,7 +221,7 @@ def _imports(of: LinkMap, process: Process, lazy: bool, trusting: bool) -> Impor
         if info >> 4 in _BOUND_OR_WEAK or other & 3 in _UNSEEN:
             continue
         end = names.find(b"\0", place)
-        key = names[place:end] if end >= 0 else symbols.name_at(place)
+        key = names[place:end] if 0 <= end - place < _LONG else symbols.name_at(place)
         if b"@" in key:
             result.careful = True
         if versym:
@@ -318,7 +322,10 @@ def _definitions(one: LinkMap, machine: Machine) -> dict[bytes, int]:
         return {}
     places, infos, others, sections, values = (column[first:end] for column in table)
     count, blob = len(infos), symbols.names
-    keys: list[bytes] = [blob[at : blob.find(b"\0", at)] for at in places]
+    ends = [blob.find(b"\0", at) for at in places]
+    if min(ends) < 0 or sum(ends) - sum(places) > _MOST_NAMES * len(blob) + _LONG * _LONG:
+        return {}
+    keys: list[bytes] = [blob[at:end] for at, end in zip(places, ends, strict=True)]
     kinds = dict.fromkeys((0, 1), b"")
     versym, entries = b"", []
     if side.has_versym:
