@@ -39,6 +39,8 @@ _NAME_BUDGET = 16
 _NAME_SLACK = 1 << 16
 _LONG = 256
 """Names beyond this many bytes are cut once and kept: many symbols may share one of a megabyte."""
+_ONE_BY_ONE = 8
+"""Names up to which each is looked for along its own chain, instead of all of them in all chains."""
 _FEW = 64
 """Entries read one by one before the whole tables are: TLS relocations, say, want two or three of most libraries."""
 _PIECE = 24 * 16 * 2048
@@ -53,6 +55,12 @@ def gnu_hash(name: bytes) -> int:
     factors, start = _POWERS.get(len(name)) or _powers(len(name))
     h: int = start + sum(map(mul, name, factors)) & 0xFFFFFFFF
     return h
+
+
+def chain_words(hashes: dict[bytes, int]) -> frozenset[int]:
+    """Return the words by which DT_GNU_HASH may have these names in its chains: the low bit tells the end of one."""
+    values = set(hashes.values())
+    return frozenset([h | 1 for h in values] + [h & 0xFFFFFFFE for h in values])
 
 
 def _powers(length: int) -> tuple[tuple[int, ...], int]:
@@ -386,40 +394,54 @@ class DynamicSymbols:
 
     # -- lookup --------------------------------------------------------------------------------------------------
 
-    def look_up(self, hashes: dict[bytes, int]) -> dict[bytes, tuple[int, ...]]:
+    def look_up(self, hashes: dict[bytes, int], words: frozenset[int] | None = None) -> dict[bytes, tuple[int, ...]]:
         """Return name -> symbol indexes in chain order, for every name of `hashes` that the hash table reaches.
 
-        `hashes` is name -> `gnu_hash(name)`. Names already looked up are not looked up again; the answer holds
-        every name ever found in this table. A last index of -1 says that the walk for this name goes on to what
-        `astray` tells. Raises `ElfError` where the table leaves the file.
+        `hashes` is name -> `gnu_hash(name)`, and `words` what `chain_words` makes of them, for those who ask many
+        tables. A last index of -1 says that the walk for this name goes on to what `astray` tells. Raises `ElfError`
+        where the table leaves the file.
         """
+        if self._hash == DT_GNU_HASH:
+            return self._join(hashes, words)
         searched = self._searched
-        if not hashes.keys() <= searched:
-            new = {name: h for name, h in hashes.items() if name not in searched}
-            if self._hash == DT_GNU_HASH:
-                self._join(new)
-            elif self._hash == DT_HASH:
-                self._walk(new)
+        if self._hash == DT_HASH and not hashes.keys() <= searched:
+            new = [name for name in hashes if name not in searched]
+            self._walk(new)
             searched.update(new)
-        return self._hits
+        hits = self._hits
+        return {name: hits[name] for name in hits.keys() & hashes.keys()}
 
-    def _join(self, wanted: dict[bytes, int]) -> None:
+    def _join(self, wanted: dict[bytes, int], words: frozenset[int] | None) -> dict[bytes, tuple[int, ...]]:
         chain = self._load_chain()
         if self._chains_at:
-            self._follow(wanted)
-            return
-        bits = {h | 1 for h in wanted.values()} | {h & 0xFFFFFFFE for h in wanted.values()}
+            return self._follow(wanted)
         found: dict[bytes, list[int]] = {}
-        for index in compress(count(self._symoffset), map(bits.__contains__, chain)):
+        if len(wanted) <= _ONE_BY_ONE:
+            for name, h in wanted.items():
+                for index in self._along(h) if chain else ():
+                    if (chain[index - self._symoffset] ^ h) < 2 and self.name_at(self._row(index)[0]) == name:
+                        found.setdefault(name, []).append(index)
+            return {name: tuple(places) for name, places in found.items()}
+        words = words if words is not None else chain_words(wanted)
+        for index in compress(count(self._symoffset), map(words.__contains__, chain)):
             name = self.name_at(self._row(index)[0])
-            h = wanted.get(name)
-            if h is not None and self._reaches(h, index):
+            found_hash = wanted.get(name)
+            if found_hash is not None and self._reaches(found_hash, index):
                 found.setdefault(name, []).append(index)
-        self._hits.update((name, tuple(places)) for name, places in found.items())
+        return {name: tuple(places) for name, places in found.items()}
 
-    def _follow(self, wanted: dict[bytes, int]) -> None:
+    def _along(self, h: int) -> range:
+        """The symbols that the walk for a hash passes by."""
+        if not self._passes(h):
+            return range(0)
+        bucket = h % len(self._buckets)
+        start = self._buckets[bucket]
+        return range(start, (self._ends.get(bucket) or self._last_of(bucket)) + 1) if start else range(0)
+
+    def _follow(self, wanted: dict[bytes, int]) -> dict[bytes, tuple[int, ...]]:
         """Walk along the chain of each name by itself, word by word, wherever it leads."""
         left = _MOST_STEPS
+        hits: dict[bytes, tuple[int, ...]] = {}
         for name, h in wanted.items():
             places: list[int] = []
             try:
@@ -438,7 +460,8 @@ class DynamicSymbols:
                 self.astray = self.astray or error
                 places.append(-1)
             if places:
-                self._hits[name] = tuple(places)
+                hits[name] = tuple(places)
+        return hits
 
     def _passes(self, h: int) -> bool:
         """Whether the filter lets this hash through."""
@@ -467,7 +490,7 @@ class DynamicSymbols:
         self._ends[bucket] = last
         return last
 
-    def _walk(self, wanted: dict[bytes, int]) -> None:
+    def _walk(self, wanted: Iterable[bytes]) -> None:
         # DT_HASH: nbucket nchain, buckets, chains; the order along a chain is the order of lookup
         table = self._tags()[DT_HASH]
         buckets, chains = self._hash_words(table, 2)

@@ -27,7 +27,7 @@ from dlwhy.elf.constants import (
     VERSYM_HIDDEN,
 )
 from dlwhy.elf.relocs import split_info
-from dlwhy.elf.symbols import gnu_hash
+from dlwhy.elf.symbols import chain_words, gnu_hash
 from dlwhy.errors import ElfError
 from dlwhy.loader.faults import Death, Fault, Unknown
 from dlwhy.loader.link_map import EXECUTABLE
@@ -178,14 +178,14 @@ class Lookup:
         hashes = {name: hash_of(name) for name in names}
         if not hashes:
             return
-        self._prepared = wanted = set(hashes)
+        self._prepared = set(hashes)
+        words = chain_words(hashes)
         for scope in scopes:
             index = self._index[id(scope)] = {}
             for one in scope.maps:
                 if one.elf is not None:
-                    hits = one.elf.symbols.look_up(hashes)
-                    for name in wanted & hits.keys():
-                        index.setdefault(name, []).append((one, hits[name]))
+                    for name, places in one.elf.symbols.look_up(hashes, words).items():
+                        index.setdefault(name, []).append((one, places))
 
     def _offers(self, name: bytes, scope: Scope) -> list[tuple[LinkMap, tuple[int, ...]]]:
         """The objects of a scope whose hash table reaches the name, with the symbols, in the scope's order."""

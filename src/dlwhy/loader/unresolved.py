@@ -40,6 +40,8 @@ _LONG = 256
 """Bytes from which on a name is cut with an eye on how many there are: they may overlap."""
 _MOST_NAMES = 16
 """All names of a table together: at most so many times its strings (honest ones stay below 2)."""
+_TOGETHER = 12
+"""Objects to be looked at from which on one table of all definitions is made: it costs as much as some look-ups do."""
 _BOUND_OR_WEAK = (STB_LOCAL, STB_WEAK)
 _UNSEEN = (STV_HIDDEN, STV_INTERNAL)
 
@@ -111,13 +113,19 @@ def gaps(
                 found, versioned = _versions(process, one, names, known)
                 result += found
                 exact |= not versioned  # then the lookup may end in an assertion
-        offered = None if exact else {one.elf.view.identity for one in space.maps if one.elf is not None}
-        for one in among:
-            if one.elf is None:
-                continue
-            settled = known.settled.get(one.elf.view.identity) if offered is not None else None
-            if offered is None or settled is None or settled[1] or not settled[0] <= offered:
-                result += _symbols(process, one, mode_lazy, lookup, known, offered)
+        offers = None if exact else _Offers(space.maps, known, process.machine)
+        todo = [(one, one.elf.view.identity) for one in among if one.elf is not None]
+        if offers is not None:
+            todo = [pair for pair in todo if not offers.settles(pair[1])]
+        plans = [(one, identity, _plan(process, one, identity, mode_lazy, known, exact)) for one, identity in todo]
+        if exact:  # the names of all at once
+            wanted = {key.partition(b"@")[0] for _, _, plan in plans for key in plan.by_key}
+            lookup.prepare(wanted, {id(scope): scope for one, _ in todo for scope in one.scopes}.values())
+        elif len(todo) > _TOGETHER:
+            assert offers is not None
+            offers.put_together()
+        for one, identity, plan in plans:
+            result += _symbols(process, one, identity, plan, lookup, offers)
     except ElfError as error:
         raise died_reading(error, "relocate") from None
     finally:
@@ -158,33 +166,37 @@ def _versions(
     return result, versioned
 
 
-def _symbols(
-    process: Process, of: LinkMap, mode_lazy: bool, lookup: Lookup, tables: Tables, offered: set[Identity] | None
-) -> Iterator[Gap]:
-    """The symbols that an object refers to and does not get. Raises `ElfError` and the loader's own ends."""
-    elf = of.elf
-    assert elf is not None
+def _plan(
+    process: Process, of: LinkMap, identity: Identity, mode_lazy: bool, tables: Tables, exact: bool
+) -> Imports:
+    """The strong references of an object, read once."""
     lazy = is_lazy(of, mode_lazy, process.profiling)
-    identity = elf.view.identity
     imports = tables.imports.get(identity) if not lazy else None
     if imports is None:
-        imports = _imports(of, process, lazy, offered is not None)
+        imports = _imports(of, process, lazy, not exact)
         if not lazy:
             tables.imports[identity] = imports
-    pending = imports.by_key
-    if offered is None or imports.careful:
-        left, _ = _resolved(process, of, pending, lookup)
+    return imports
+
+
+def _symbols(
+    process: Process, of: LinkMap, identity: Identity, imports: Imports, lookup: Lookup, offers: _Offers | None
+) -> Iterator[Gap]:
+    """The symbols that an object refers to and does not get. Raises `ElfError` and the loader's own ends."""
+    assert of.elf is not None
+    if offers is None or imports.careful:
+        left, _ = _resolved(process, of, imports.by_key, lookup, offers is not None)
     else:
-        enough, left = tables.settled.get(identity, (None, pending))
-        if enough is None or not enough <= offered:
-            rest, used = _surely_defined(of, imports, process.machine, tables)
-            left, others = _resolved(process, of, rest, lookup)
-            tables.settled[identity] = frozenset(used | others), left
-        elif left:
-            left, _ = _resolved(process, of, left, lookup)
+        enough, left = offers.tables.settled.get(identity, (None, imports.by_key))
+        used: set[Identity] = set()
+        if enough is None or not enough <= offers.identities:
+            left, used = offers.open_of(imports.by_key)
+        left, others = _resolved(process, of, left, lookup, True)
+        if enough is None or used:
+            offers.tables.settled[identity] = frozenset(used | others), left
     side = binding(of, process.machine)
     for info, deferred in left.values():
-        index = split_info(elf, info)[0]
+        index = split_info(of.elf, info)[0]
         wanted, _ = side.version_of(index)
         symbol = side.symbol(index)[0].decode("utf-8", "surrogateescape")
         yield Gap(symbol, wanted.name if wanted else None, of.shown, wanted.file if wanted else None, deferred)
@@ -251,14 +263,15 @@ def _looked_up(symbols: DynamicSymbols, indexes: Iterable[int], trusting: bool) 
 
 
 def _resolved(
-    process: Process, of: LinkMap, pending: dict[bytes, Entry], lookup: Lookup
+    process: Process, of: LinkMap, pending: dict[bytes, Entry], lookup: Lookup, prepare: bool
 ) -> tuple[dict[bytes, Entry], set[Identity]]:
     """Look references up one by one, as the loader does: what nothing defines, and whose definitions were taken."""
     left: dict[bytes, Entry] = {}
     used: set[Identity] = set()
     if not pending:
         return left, used
-    lookup.prepare({key.partition(b"@")[0] for key in pending}, of.scopes)
+    if prepare:
+        lookup.prepare({key.partition(b"@")[0] for key in pending}, of.scopes)
     assert of.elf is not None
     for key, (info, deferred) in pending.items():
         index, kind = split_info(of.elf, info)
@@ -277,34 +290,69 @@ def _resolved(
 # -- definitions in columns --------------------------------------------------------------------------------------------
 
 
-def _surely_defined(
-    of: LinkMap, imports: Imports, machine: Machine, tables: Tables
-) -> tuple[dict[bytes, Entry], set[Identity]]:
-    """The references that no table of definitions settles, and the files whose tables settled the others."""
-    open_ = set(imports.by_key)
-    used: set[Identity] = set()
-    known = tables.definitions
-    others = [(one, one.elf.view.identity) for scope in of.scopes for one in scope.maps if one.elf is not None]
-    for one, identity in sorted(others, key=lambda pair: (pair[0].type == EXECUTABLE, pair[1] not in known)):
-        assert one.elf is not None
-        if not open_:
-            break
-        offers = known.get(identity)
-        if offers is None:
-            if one.type == EXECUTABLE:  # perhaps nobody else wants it: looked up name by name
-                break
-            offers = known[identity] = _definitions(one, machine)
-        hits = open_ & offers.keys()
-        if hits:
-            reached = tables.reached.setdefault(identity, set())
-            new = hits - reached
-            if new:
-                found = one.elf.symbols.reached((offers[key], key.partition(b"@")[0]) for key in new)
-                reached.update(key for key in new if offers[key] in found)
-                hits &= reached
-            used.add(identity)
-            open_ -= hits
-    return {key: imports.by_key[key] for key in imports.by_key if key in open_} if open_ else {}, used
+class _Offers:
+    """The definitions of all objects of one load set, whose tables are made when they are wanted."""
+
+    def __init__(self, maps: list[LinkMap], tables: Tables, machine: Machine) -> None:
+        self.tables, self.machine = tables, machine
+        pairs = [(one, one.elf.view.identity) for one in maps if one.elf is not None]
+        self.identities = {identity for _, identity in pairs}
+        known = tables.definitions
+        self.providers = [pair for pair in pairs if pair[1] in known] + [pair for pair in pairs if pair[1] not in known]
+        self.together: dict[bytes, int] | None = None
+        """Key -> place in `providers`, of all keys, where many objects are looked at."""
+
+    def settles(self, identity: Identity) -> bool:
+        """Whether a file is known to find everything in what is here."""
+        settled = self.tables.settled.get(identity)
+        return settled is not None and not settled[1] and settled[0] <= self.identities
+
+    def put_together(self) -> None:
+        """Make one table of all."""
+        together: dict[bytes, int] = {}
+        for place, (one, identity) in enumerate(self.providers):
+            together.update(dict.fromkeys(self._of(one, identity), place))
+        self.together = together
+
+    def _of(self, one: LinkMap, identity: Identity) -> dict[bytes, int]:
+        found = self.tables.definitions.get(identity)
+        if found is None:
+            found = self.tables.definitions[identity] = _definitions(one, self.machine)
+        return found
+
+    def open_of(self, pending: dict[bytes, Entry]) -> tuple[dict[bytes, Entry], set[Identity]]:
+        """Return the references that no table settles, and the files whose tables settled the others."""
+        left = set(pending)
+        used: set[Identity] = set()
+        if self.together is None:
+            for one, identity in self.providers:
+                if not left:
+                    break
+                if one.type == EXECUTABLE and identity not in self.tables.definitions:
+                    continue  # perhaps nobody else wants it: looked up name by name
+                left -= self._taken(one, identity, left & self._of(one, identity).keys(), used)
+        else:
+            sorted_: dict[int, set[bytes]] = {}
+            for key in left & self.together.keys():
+                sorted_.setdefault(self.together[key], set()).add(key)
+            for place, keys in sorted_.items():
+                left -= self._taken(*self.providers[place], keys, used)
+        return {key: pending[key] for key in pending if key in left} if left else {}, used
+
+    def _taken(self, one: LinkMap, identity: Identity, hits: set[bytes], used: set[Identity]) -> set[bytes]:
+        """Those of the keys, all in the object's table, that its hash table leads to."""
+        if not hits:
+            return hits
+        reached = self.tables.reached.setdefault(identity, set())
+        new = hits - reached
+        if new:
+            assert one.elf is not None
+            offers = self.tables.definitions[identity]
+            found = one.elf.symbols.reached((offers[key], key.partition(b"@")[0]) for key in new)
+            reached.update(key for key in new if offers[key] in found)
+            hits = hits & reached
+        used.add(identity)
+        return hits
 
 
 def _definitions(one: LinkMap, machine: Machine) -> dict[bytes, int]:
