@@ -12,6 +12,7 @@ _dlwhy() {
     COMPREPLY=()
     compopt -o filenames 2>/dev/null
     case $prev in
+        --cpu) mapfile -t COMPREPLY < <(compgen -W "x86-64 x86-64-v2 x86-64-v3 x86-64-v4 haswell xeon_phi avx512_1" -- "$cur"); return ;;
         --format) mapfile -t COMPREPLY < <(compgen -W "text json" -- "$cur"); return ;;
         --color) mapfile -t COMPREPLY < <(compgen -W "auto always never" -- "$cur"); return ;;
         --cwd|--sysroot|--library-path) _dlwhy_directories; return ;;
@@ -21,9 +22,9 @@ _dlwhy() {
     esac
     if [[ $cur == -* ]]; then
         case $command in
-            check) word="-h --help --each --host --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --format -o --color -v --verbose -q --quiet" ;;
+            check) word="-h --help --each --host --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --cpu --format -o --color -v --verbose -q --quiet" ;;
             tls) word="-h --help --sysroot --format -o --color -v --verbose -q --quiet" ;;
-            tree) word="-h --help --host --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --format -o --color -v --verbose -q --quiet" ;;
+            tree) word="-h --help --host --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --cpu --format -o --color -v --verbose -q --quiet" ;;
             unresolved) word="-h --help --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --format -o --color -v --verbose -q --quiet" ;;
             *) word="-h --help --version" ;;
         esac

@@ -67,12 +67,15 @@ class Options(Record):
     """AT_SECURE."""
     caller: str | None = None
     """The object that calls dlopen; the program by default."""
+    cpu: str | None = None
+    """The processor: "x86-64" to "x86-64-v4", or one of Intel's as glibc up to 2.36 tells them apart ("haswell",
+    "xeon_phi", "avx512_1"). The one that dlwhy runs on by default."""
 
 
 def check(
     steps: Sequence[str | os.PathLike[str]], host: Host | None = None, *, sysroot: str | None = None,
     loader: str | None = None, library_path: str | None = None, libc: str | None = None, cwd: str | None = None,
-    secure: bool = False, caller: str | None = None,
+    secure: bool = False, caller: str | None = None, cpu: str | None = None,
 ) -> CheckReport:  # fmt: skip
     """Return whether these loads succeed, in this order, in one process of the host; without steps: whether it starts.
 
@@ -81,14 +84,14 @@ def check(
     """
     from dlwhy.diagnose import check as run
 
-    options = Options(_path(sysroot), _path(loader), library_path, libc, _path(cwd), secure, _path(caller))
+    options = Options(_path(sysroot), _path(loader), library_path, libc, _path(cwd), secure, _path(caller), cpu)
     return run([os.fspath(step) for step in steps], host, options)
 
 
 def each(
     files: Sequence[str | os.PathLike[str]], host: Host | None = None, *, sysroot: str | None = None,
     loader: str | None = None, library_path: str | None = None, libc: str | None = None, cwd: str | None = None,
-    secure: bool = False, caller: str | None = None,
+    secure: bool = False, caller: str | None = None, cpu: str | None = None,
 ) -> Iterator[CheckReport | FailedReport]:  # fmt: skip
     """Yield a report for every file, each in a fresh process of the host; directories and archives are walked.
 
@@ -98,7 +101,7 @@ def each(
     """
     from dlwhy.walk import each as run
 
-    options = Options(_path(sysroot), _path(loader), library_path, libc, _path(cwd), secure, _path(caller))
+    options = Options(_path(sysroot), _path(loader), library_path, libc, _path(cwd), secure, _path(caller), cpu)
     return run([os.fspath(file) for file in files], host, options)
 
 
@@ -133,7 +136,7 @@ def tls(files: Sequence[str | os.PathLike[str]], *, sysroot: str | None = None) 
 def tree(
     file: str | os.PathLike[str], host: Host | None = None, *, sysroot: str | None = None, loader: str | None = None,
     library_path: str | None = None, libc: str | None = None, cwd: str | None = None, secure: bool = False,
-    caller: str | None = None,
+    caller: str | None = None, cpu: str | None = None,
 ) -> TreeReport:  # fmt: skip
     """Return which objects come along with a file, found where and why, and which are missing, tried where.
 
@@ -141,7 +144,7 @@ def tree(
     """
     from dlwhy.diagnose import tree as run
 
-    options = Options(_path(sysroot), _path(loader), library_path, libc, _path(cwd), secure, _path(caller))
+    options = Options(_path(sysroot), _path(loader), library_path, libc, _path(cwd), secure, _path(caller), cpu)
     return run(os.fspath(file), host, options)
 
 

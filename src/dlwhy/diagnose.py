@@ -146,6 +146,9 @@ def _trigger(t: BillTrigger, name: str) -> Trigger:
 
 def _findings(question: Question, run: Run) -> tuple[Finding, ...]:
     findings = [_finding("host-script", question.host_name, remark) for remark in question.remarks]
+    if question.settings.cpu is not None:
+        what = f"the processor is taken to be {question.settings.cpu}, whatever dlwhy runs on"
+        findings.append(_finding("named-processor", question.host_name, what))
     if run.process is not None:
         findings += [_finding("loader-notice", question.host_name, notice) for notice in run.process.notices]
     for request, step in zip(question.requests, run.steps, strict=True):

@@ -109,6 +109,11 @@ def ask(steps: list[str], host: Host | None, options: Options) -> Question:
     """Return the question. Raises `UsageError`, `FilesError`, `ElfError`."""
     if options.sysroot is not None and not os.path.isdir(options.sysroot):
         raise UsageError(f"--sysroot {options.sysroot}: no such directory")
+    if options.cpu is not None:
+        from dlwhy.loader.cpu import NAMES
+
+        if options.cpu not in NAMES:
+            raise UsageError(f"--cpu {options.cpu}: write {', '.join(NAMES[:-1])} or {NAMES[-1]}")
     files = Files(options.sysroot or "/")
     try:
         return _ask(steps, host, options, Objects(files))
@@ -278,7 +283,7 @@ def _settings(
     known = known_host(path)
     settings = ProcessSettings(
         path, argv0, env, cwd, options.secure, row, personality, interpreter, options.library_path, explicit, row.page,
-        known.binding, (28, 32),
+        known.binding, (28, 32), options.cpu,
     )  # fmt: skip
     return settings, gap
 

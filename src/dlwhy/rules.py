@@ -25,6 +25,10 @@ RULES: dict[str, Rule] = {
         ),
         Rule("host-script", "note", "the host named is a script; its interpreter was taken", "execve(2)"),
         Rule(
+            "named-processor", "note", "the processor is the one named, whatever dlwhy runs on",
+            "x86-64 psABI, Micro-Architecture Levels; glibc sysdeps/x86/get-isa-level.h",
+        ),
+        Rule(
             "static-tls-taker", "warning", "loaded after the start, the object takes bytes of the static TLS surplus",
             "glibc elf/dl-reloc.c, _dl_try_allocate_static_tls",
         ),

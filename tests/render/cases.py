@@ -20,6 +20,7 @@ class Case(NamedTuple):
     env: tuple[tuple[str, str], ...] = ()
     libc: str | None = None
     verbose: bool = False
+    cpu: str | None = None
 
     def ask(self, system: System) -> CheckReport | TlsReport | TreeReport:
         """Return the report."""
@@ -34,15 +35,12 @@ class Case(NamedTuple):
         )  # fmt: skip
         if self.command == "tree":
             return dlwhy.tree(self.words[0], host, sysroot=root, libc=self.libc)
-        return dlwhy.check(self.words, host, sysroot=root, libc=self.libc)
+        return dlwhy.check(self.words, host, sysroot=root, libc=self.libc, cpu=self.cpu)
 
 
 def _check(*words: str, **more: object) -> Case:
     return Case("check", words, **more)  # type: ignore[arg-type]
 
-
-ELSEWHERE = _check("/app/libfuture.so")
-"""Its sentence names the processor that it is asked on, so it has no golden file."""
 
 CASES: dict[str, Case] = {
     "loads": _check("/app/libgood.so"),
@@ -69,6 +67,7 @@ CASES: dict[str, Case] = {
     "bad-header-short": _check("/app/short.so"),
     "bad-segments": _check("/app/libalign.so"),
     "not-a-library": _check("now:/bin/host"),
+    "isa-level": _check("/app/libfuture.so", cpu="x86-64-v2"),
     "execstack": _check("/app/libexecstack.so", libc="glibc-2.41"),
     "missing-version": _check("/app/libclient.so"),
     "bad-version-table": _check("/app/libverneed.so"),

@@ -19,7 +19,6 @@ GOLDEN = Path(__file__).parent.parent / "golden"
 UNREACHED = {
     "static-tls-dynamic-in-use": "needs a host whose threads have used the segment before",
     "version-table-missing": "needs a library whose version table was cut out of it",
-    "isa-level": "its sentence names the processor of this machine",
     "audit": "an auditor that cannot be loaded is left out with a notice",
     "no-dlopen": "statically linked hosts are undecided so far",
 }

@@ -181,7 +181,7 @@ def _reports(command: str, arguments: Arguments) -> Generator[Report]:
             yield from api.unresolved(arguments.files, env=_environment(arguments), **common)
         return
     host = _host(arguments)
-    options = {name: getattr(arguments, name) for name in [*names, "caller"]}
+    options = {name: getattr(arguments, name) for name in [*names, "caller", "cpu"]}
     if command == "tree":
         if arguments.file is not None:
             yield api.tree(arguments.file, host, **options)

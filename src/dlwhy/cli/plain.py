@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 OUTPUT: dict[str, object] = {"format": "text", "outputs": (), "color": "auto", "verbose": False, "quiet": False}
 PROCESS: dict[str, object] = {
     "host": None, "env": (), "clear_env": False, "cwd": None, "sysroot": None, "loader": None, "library_path": None,
-    "libc": None, "secure": False, "caller": None,
+    "libc": None, "secure": False, "caller": None, "cpu": None,
 }  # fmt: skip
 """What the options are when none is given; lists are empty tuples here."""
 

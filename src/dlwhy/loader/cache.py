@@ -110,11 +110,12 @@ class Cache:
         return self._string(self._entry.unpack_from(self._data, self._start + index * self._entry.size)[1])
 
     def look_up(
-        self, name: str, flags: int, active: Callable[[str], int | None], legacy_ok: Callable[[int], bool]
+        self, name: str, flags: int, active: Callable[[str, int], int | None], legacy_ok: Callable[[int], bool]
     ) -> Hit | None:
         """Return the entry that the loader takes for `name`, or None.
 
-        `active(hwcap)` is the priority of a glibc-hwcaps name (lower wins) or None when it is not searched;
+        `active(hwcap, level)` is the priority of a glibc-hwcaps name (lower wins) or None when it is not searched, or
+        the library needs a level that the processor lacks: 0 for x86-64, 1 for x86-64-v2 and so on (dl-isa-level.h);
         `legacy_ok(word)` says whether an entry with a legacy hwcap word is taken.
         """
         if not self.usable:
@@ -141,7 +142,7 @@ class Cache:
         wanted: bytes,
         index: int,
         flags: int,
-        active: Callable[[str], int | None],
+        active: Callable[[str, int], int | None],
         legacy_ok: Callable[[int], bool],
     ) -> Hit | None:
         best: int | None = None
@@ -154,8 +155,8 @@ class Cache:
             path = self._string(row[2]).decode("utf-8", "surrogateescape")
             hwcap = row[4] if len(row) == 5 else 0
             if hwcap & _HWCAP_EXTENSION and not hwcap & ~(_HWCAP_EXTENSION | _ISA_LEVEL_MASK | 0xFFFFFFFF):
-                place = hwcap & 0xFFFFFFFF
-                priority = active(self.hwcaps[place]) if place < len(self.hwcaps) else None
+                place, level = hwcap & 0xFFFFFFFF, (hwcap & _ISA_LEVEL_MASK) >> 32
+                priority = active(self.hwcaps[place], level) if place < len(self.hwcaps) else None
                 if priority is not None and (best is None or priority < best):
                     best = priority
                     found = Hit(path, self.hwcaps[place], 0)

@@ -34,6 +34,8 @@ class ProcessSettings(Record):
     """RTLD_LAZY or RTLD_NOW: what this host's dlopen uses when a step names none."""
     rseq: tuple[int, int]
     """(AT_RSEQ_FEATURE_SIZE, AT_RSEQ_ALIGN) of the kernel, (28, 32) where it is not known."""
+    cpu: str | None = None
+    """The processor, as loader.cpu names it; None for the one that dlwhy runs on."""
 
 
 RTLD_LAZY, RTLD_NOW, RTLD_NOLOAD, RTLD_DEEPBIND, RTLD_GLOBAL, RTLD_NODELETE = 1, 2, 4, 8, 0x100, 0x1000

@@ -93,7 +93,7 @@ class Objects:
 
     __slots__ = (
         "_cache", "_cpu", "_elves", "_loaders", "_refused", "_views", "bindings", "cache_path", "cached", "files",
-        "levels", "sound",
+        "sound",
     )  # fmt: skip
 
     def __init__(self, files: Files) -> None:
@@ -103,13 +103,11 @@ class Objects:
         self._elves: dict[str, Elf] = {}
         self._loaders: dict[str, LoaderFacts] = {}
         self._cache: Cache | None = None
-        self._cpu: tuple[str, frozenset[str]] | None = None
+        self._cpu: tuple[frozenset[str] | None, bool | None] | None = None
         self.bindings: dict[int, Binding] = {}
         """Symbol sides by id of their Elf: read once, whatever number of processes is modelled."""
         self.cached: dict[tuple[object, ...], str | None] = {}
         """What was looked up in ld.so.cache, by name and all that the answer depends on."""
-        self.levels: tuple[str, ...] | None = None
-        """The x86-64 levels of the processor, best first; None until somebody asks."""
         self.sound: dict[tuple[object, ...], object] = {}
         """Checks that a file passed, by file and all that they depend on: each is made once a run."""
         self.cache_path = "/etc/ld.so.cache"
@@ -168,23 +166,27 @@ class Objects:
             self._cache = Cache(data)
         return self._cache
 
-    def cpu(self) -> tuple[str, frozenset[str]]:
-        """Return (vendor, flags) of the processor that dlwhy runs on, as /proc/cpuinfo has them."""
+    def cpu(self) -> tuple[frozenset[str] | None, bool | None]:
+        """Return what /proc/cpuinfo tells of the processor that dlwhy runs on: (its flags, whether it is Intel's).
+
+        None for what it does not tell, as on a machine that is no x86.
+        """
         if self._cpu is None:
             from dlwhy.files import Files
 
-            vendor, flags = "", frozenset[str]()
+            vendor: bool | None = None
+            flags: frozenset[str] | None = None
             own = Files()
             try:
                 text = own.open("/proc/cpuinfo").head.decode("ascii", "replace")
                 for line in text.splitlines():
                     key, _, value = line.partition(":")
-                    if key.strip() == "vendor_id" and not vendor:
-                        vendor = value.strip()
-                    elif key.strip() == "flags" and not flags:
+                    if key.strip() == "vendor_id" and vendor is None:
+                        vendor = value.strip() == "GenuineIntel"
+                    elif key.strip() == "flags" and flags is None:
                         flags = frozenset(value.split())
             except DlwhyError:
                 pass
             own.close()
-            self._cpu = (vendor, flags)
+            self._cpu = (flags, vendor)
         return self._cpu

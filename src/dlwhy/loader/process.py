@@ -391,13 +391,15 @@ class Process:
 
     def lacks_level(self, one: LinkMap) -> str | None:
         """Why the processor is too old for what an object's property note needs; None when it is not."""
-        needed = one.isa_needed
-        if not needed or one is self.rtld:
+        if not one.isa_needed or (self.rtld is not None and one.elf is self.rtld.elf):  # the loader runs already
             return None
-        levels = len(self.finder.levels())
-        if not needed & ~((1 << (levels + 1)) - 1):
+        from dlwhy.loader.cpu import has_level
+
+        cpu = self.finder.cpu()
+        if has_level(cpu, one.isa_needed):
             return None
-        return f"it needs x86-64-v{needed.bit_length()}, and the processor has x86-64-v{levels + 1}"
+        has = f"x86-64-v{cpu.level.bit_length()}"
+        return f"it needs x86-64-v{one.isa_needed.bit_length()}, and the processor has {has}"
 
     def read_properties(self, one: LinkMap) -> None:
         """Read what an object's property notes ask of the process, where this release looks. Raises `ElfError`."""

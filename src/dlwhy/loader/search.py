@@ -19,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from dlwhy.loader.cpu import Processor
     from dlwhy.loader.host import ProcessSettings
     from dlwhy.loader.link_map import LinkMap
     from dlwhy.loader.objects import Objects
@@ -53,26 +54,8 @@ class Missing(Exception):
         self.name, self.attempts, self.errno, self.other_class = name, tuple(attempts), errno, other_class
 
 
-# x86-64 levels: the processor flags, as /proc/cpuinfo spells them, that each needs beyond the one before
-# (x86-64 psABI, Micro-Architecture Levels; glibc sysdeps/x86/get-isa-level.h)
-X86_LEVELS: tuple[tuple[str, frozenset[str]], ...] = (
-    ("x86-64-v2", frozenset(["cx16", "lahf_lm", "popcnt", "pni", "ssse3", "sse4_1", "sse4_2"])),
-    ("x86-64-v3", frozenset(["avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"])),
-    ("x86-64-v4", frozenset(["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"])),
-)
 _MOST_DIRECTORIES = 4096
 """Directories of one search path that are looked into: each is tried for each name, and every try is kept."""
-_HASWELL = frozenset(["avx2", "bmi1", "bmi2", "abm", "movbe", "popcnt", "fma"])
-
-
-def cpu_levels(flags: frozenset[str]) -> tuple[str, ...]:
-    """Return the x86-64 levels that a processor with these flags has, best first."""
-    levels: list[str] = []
-    for name, wanted in X86_LEVELS:
-        if not wanted <= flags:
-            break
-        levels.insert(0, name)
-    return tuple(levels)
 
 
 class Finder:
@@ -81,11 +64,12 @@ class Finder:
     __slots__ = (
         "_absent",
         "_asked_cache",
+        "_cpu",
         "_directory",
         "_env",
         "_guarded",
+        "_hwcaps",
         "_objects",
-        "_platform",
         "_settings",
         "_system",
         "_tokens",
@@ -97,7 +81,8 @@ class Finder:
         self._settings = settings
         self._objects = objects
         self._system = [d if d.endswith("/") else d + "/" for d in system]
-        self._platform: str | None = None
+        self._cpu: Processor | None = None
+        self._hwcaps: tuple[str, ...] | None = None
         self._directory: dict[str, bool] = {}
         self._absent: set[str] = set()
         """Directories that turned out not to exist (r_search_path_elem.status)."""
@@ -119,12 +104,15 @@ class Finder:
             of.origin = path.rpartition("/")[0] or "/"
         return of.origin
 
-    def _values(self, of: LinkMap) -> dict[str, str | None]:
+    def _values(self, text: str, of: LinkMap) -> dict[str, str | None]:
         library = "lib/" + self._settings.machine.triplet
         first = self._system[0] if self._system else ""
         if self._settings.machine.triplet not in first:  # not a multiarch system: LIB is lib64 or lib
             library = "lib64" if "lib64" in first else "lib"
-        return {"ORIGIN": self.origin(of), "LIB": library, "PLATFORM": self.platform()}
+        values = {"ORIGIN": self.origin(of), "LIB": library}
+        if "PLATFORM" in text:
+            values["PLATFORM"] = self.platform()
+        return values
 
     def expand(self, text: str, of: LinkMap) -> str | None:
         """Return `text` with its tokens replaced as for `of`; None when one has no value, or is not to be trusted.
@@ -135,23 +123,19 @@ class Finder:
         if not has_token(text):
             return text
         if not self._settings.secure or not names_origin(text):
-            return expand(text, self._values(of))
+            return expand(text, self._values(text, of))
         if not origin_leads(text):
             return None
-        result = expand(text, self._values(of))
+        result = expand(text, self._values(text, of))
         if result is None or of.type != EXECUTABLE:
             return result
         return result if any(plain_path(result).startswith(place) for place in self._system) else None
 
     def platform(self) -> str:
-        """AT_PLATFORM, or the name that glibc puts in its place on some Intel processors."""
-        if self._platform is None:
-            self._platform = {"x86-64": "x86_64"}.get(self._settings.machine.name, self._settings.machine.name)
-            if self._settings.libc.intel_platform and self._platform == "x86_64":
-                vendor, flags = self._objects.cpu()
-                if vendor == "GenuineIntel" and flags >= _HASWELL:
-                    self._platform = "xeon_phi" if {"avx512er", "avx512pf"} <= flags else "haswell"
-        return self._platform
+        """AT_PLATFORM, or the name that glibc puts in its place on some Intel processors. Raises `Unknown`."""
+        if self._settings.machine.name != "x86-64":
+            return self._settings.machine.name
+        return self._make()[0] or "x86_64"
 
     def split(self, text: str, separators: str, of: LinkMap | None) -> list[str]:
         """Return the directories of a path list, each with a trailing slash, duplicates dropped (fillin_rpath)."""
@@ -192,14 +176,36 @@ class Finder:
 
     # -- subdirectories for processor levels ---------------------------------------------------------------------
 
-    def levels(self) -> tuple[str, ...]:
-        """Return the glibc-hwcaps names that this processor has, best first."""
-        if self._settings.machine.name != "x86-64":
-            return ()
-        found = self._objects.levels
-        if found is None:
-            found = self._objects.levels = cpu_levels(self._objects.cpu()[1])
-        return found
+    def cpu(self) -> Processor:
+        """Return the processor of the process: the one that was named, else the one that dlwhy runs on."""
+        if self._cpu is None:
+            from dlwhy.loader.cpu import named, processor
+
+            name = self._settings.cpu
+            self._cpu = (named(name) if name is not None else None) or processor(*self._objects.cpu())
+        return self._cpu
+
+    def _masks(self) -> str:
+        """GLIBC_TUNABLES, where it may take something away from the processor."""
+        text = "" if self._settings.secure else self._settings.env.get("GLIBC_TUNABLES", "")
+        return text if "hwcaps" in text else ""
+
+    def _left(self, cpu: Processor) -> Processor:
+        """What GLIBC_TUNABLES leaves of a processor for searching. Raises `Unknown`."""
+        text = self._masks()
+        if not text:
+            return cpu
+        from dlwhy.loader.cpu import switched_off
+
+        return cpu.but_without(switched_off(text, self._settings.libc))
+
+    def _hwcap_names(self) -> tuple[str, ...]:
+        """Return the glibc-hwcaps names that are searched, best first. Raises `Unknown`."""
+        if self._hwcaps is None:
+            from dlwhy.loader.cpu import directories
+
+            self._hwcaps = directories(self._left(self.cpu()))
+        return self._hwcaps
 
     def _is_directory(self, path: str) -> bool:
         known = self._directory.get(path)
@@ -215,27 +221,53 @@ class Finder:
             and self._settings.machine.name == "x86-64"
             and self._is_directory(directory + "glibc-hwcaps")
         ):
-            for level in self.levels():
+            for level in self._hwcap_names():
                 yield f"glibc-hwcaps/{level}/"
         if libc.legacy_hwcaps and self._settings.machine.name == "x86-64":
-            platform = self.platform()
-            capabilities = (
-                ["tls", platform, "avx512_1", "x86_64"] if platform != "x86_64" else ["tls", "x86_64", "avx512_1"]
-            )
-            if any(self._is_directory(directory + name) for name in capabilities):
-                yield from self._legacy()
+            from dlwhy.loader.cpu import INTEL
+
+            if any(self._is_directory(directory + name) for name in ("tls", "x86_64", "avx512_1", *INTEL)):
+                yield from self._legacy(directory)
         yield ""
 
-    def _legacy(self) -> Iterator[str]:
+    def _legacy(self, directory: str) -> list[str]:
+        """The subdirectories of one directory that older releases search. Raises `Unknown` where makers differ."""
+        from dlwhy.loader.cpu import MAKES
+
+        try:
+            return self._subsets(*self._make())
+        except Unknown:
+            there = [
+                [sub for sub in self._subsets(*make) if self._is_directory(directory + sub.rstrip("/"))]
+                for make in MAKES
+            ]
+            if any(one != there[0] for one in there):
+                raise
+            return there[0]
+
+    def _subsets(self, platform: str | None, wide: bool) -> list[str]:
         """Every subset of {tls, platform, hwcap names}, largest first (elf/dl-hwcaps.c, _dl_important_hwcaps)."""
-        _, flags = self._objects.cpu()
-        names = [self.platform()]
-        names += ["avx512_1"] if X86_LEVELS[2][1] <= flags else []
-        names += ["x86_64"]
-        order = ["tls", *names]
-        for bits in range((1 << len(order)) - 1, 0, -1):
-            chosen = [name for i, name in enumerate(order) if bits >> (len(order) - 1 - i) & 1]
-            yield "/".join(chosen) + "/"
+        names = [name for name in self._settings.libc.hwcap_names if name != "avx512_1" or wide]
+        order = ["tls", platform or "x86_64", *reversed(names)]
+        return [
+            "/".join(name for i, name in enumerate(order) if bits >> (len(order) - 1 - i) & 1) + "/"
+            for bits in range((1 << len(order)) - 1, 0, -1)
+        ]
+
+    def _make(self) -> tuple[str | None, bool]:
+        """What this release makes of the processor: (platform name in place of the kernel's, whether avx512_1)."""
+        if not self._settings.libc.intel_platform or self._settings.machine.name != "x86-64":
+            return None, False
+        if self._settings.libc.legacy_hwcaps and self._masked():
+            raise Unknown("which hwcap names LD_HWCAP_MASK, or its tunable, leaves to be searched", "search")
+        from dlwhy.loader.cpu import intel_names
+
+        return intel_names(self._left(self.cpu()))
+
+    def _masked(self) -> bool:
+        """Whether the names that older releases search are masked."""
+        env = {} if self._settings.secure else self._settings.env
+        return bool(env.get("LD_HWCAP_MASK")) or "hwcap_mask=" in env.get("GLIBC_TUNABLES", "")
 
     # -- the search itself ---------------------------------------------------------------------------------------
 
@@ -369,7 +401,8 @@ class Finder:
             self.open_error = codes.ENOENT
         machine, libc = self._settings.machine, self._settings.libc
         flags = FLAGS.get((machine.e_machine, machine.elf_class), -1)
-        key = name, flags, libc.glibc_hwcaps, libc.legacy_hwcaps, self.levels(), self.platform()
+        held = self._settings.cpu, self._masks(), self._masked()
+        key = name, flags, libc.glibc_hwcaps, libc.cache_words, libc.hwcap_names, held
         if key not in self._objects.cached:
             hit = cache.look_up(name, flags, self._priority, self._legacy_entry)
             self._objects.cached[key] = hit.path if hit is not None else None
@@ -380,24 +413,33 @@ class Finder:
             return None
         return path
 
-    def _priority(self, level: str) -> int | None:
-        if not self._settings.libc.glibc_hwcaps or level not in self.levels():
+    def _priority(self, name: str, level: int) -> int | None:
+        """Where a glibc-hwcaps name stands; None for one that is not searched, or that needs a level too high."""
+        if not self._settings.libc.glibc_hwcaps:
             return None
-        return self.levels().index(level) + 1
+        from dlwhy.loader.cpu import has_level
+
+        names = self._hwcap_names()
+        return names.index(name) + 1 if name in names and has_level(self.cpu(), 1 << level) else None
 
     def _legacy_entry(self, word: int) -> bool:
-        if not self._settings.libc.legacy_hwcaps:
-            return True  # 2.37 and later ignore the word
-        # bit 63: tls; bits 48 to 62: platforms (x86-64: only haswell 0 and xeon_phi 1 have a number); low: hwcap names
+        """Whether an entry with a legacy hwcap word is taken: bit 63 tls, from bit 48 on platforms, low ones names."""
+        libc = self._settings.libc
+        if not libc.cache_words:
+            return False
         rest = word & ~(1 << 63)
         if not rest:
             return True
-        platforms = {"haswell": 1 << 48, "xeon_phi": 1 << 49}
-        if rest >> 48 and rest & (0x7FFF << 48) != platforms.get(self.platform(), -1):
+        from dlwhy.loader.cpu import HWCAPS, PLATFORMS
+
+        bits = {name: 1 << HWCAPS.index(name) for name in libc.hwcap_names}
+        mask = 15 << 48 if bits else 0
+        if rest & ~(mask | sum(bits.values())):
             return False
-        low = rest & 0xFFFF
-        known = 1 | (2 if X86_LEVELS[2][1] <= self._objects.cpu()[1] else 0)
-        return not low & ~known
+        platform, wide = (None, False) if rest == bits["x86_64"] and not self._masked() else self._make()
+        if rest & bits["avx512_1"] and not wide:
+            return False
+        return rest & mask in (0, 1 << 48 + PLATFORMS.index(platform) if platform is not None else 0)
 
 
 if TYPE_CHECKING:

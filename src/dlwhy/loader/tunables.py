@@ -13,7 +13,7 @@ from dlwhy.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _WORD = 1 << 64
 
@@ -134,3 +134,9 @@ def read_last(text: str) -> Reading:
         return _refused(text)
     last = dict(settings)
     return _all_of([(name, last[name]) for name in BOUNDS if name in last])
+
+
+def setting(text: str, name: str, read: Callable[[str], Reading]) -> str:
+    """Return the string that a tunable is set to: the last one counts; "" without. `read` is the release's reading."""
+    settings = _settings(text) if read is not read_as_met else (item.split("=", 1) for item in text.split(":"))
+    return next((pair[1] for pair in reversed([*(settings or ())]) if len(pair) == 2 and pair[0] == name), "")
