@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+import dlwhy
 from dlwhy.cli.main import main
 from tests import mutations
 from tests.elf.images import everything
 from tests.elf_writer import LOCAL, TLS, Image, Reloc, Sym
+from tests.fuzz.seeds import LOADER, program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -324,3 +326,57 @@ def test_damaged_libraries(tmp_path: Path, seed: int | None) -> None:
     print(f"seed {found.seed}: {found.statuses}")
     assert found.faults == [], f"seed {found.seed}"
     assert {("check", 10), ("tls", 0), ("tls", 1), ("tree", 0), ("tree", 1)} <= found.statuses.keys()
+
+
+# -- programs that the loader cannot read ------------------------------------------------------------------------------
+
+
+def _program(*patches: tuple[str, int, int, int], type_: int = 3, phdr: int | None = 0x40) -> bytes:
+    """A program; each patch is (part of the file, where in it, bytes, value)."""
+    image = Image(type=type_, entry=0x100, interp=LOADER, needed=["libc.so.6"], soname="libself.so")
+    data = bytearray(image.build().data if phdr is None else program(image, phdr))
+    built = image.build()
+    for part, at, width, value in patches:
+        place = built.at[part].offset + at
+        data[place : place + width] = value.to_bytes(width, "little")
+    return bytes(data)
+
+
+def _tag(tag: int, new: int, value: int) -> tuple[tuple[str, int, int, int], ...]:
+    """The patches that change an entry of the dynamic section of that program."""
+    order = (1, 14, 0x6FFFFEF5, 6, 5)
+    at = 16 * order.index(tag)
+    return ("dynamic", at, 8, new), ("dynamic", at + 8, 8, value)
+
+
+PROGRAMS = {
+    "sound": (_program(), 0),
+    "sound, at a fixed address": (_program(type_=2), 0),
+    "fixed, without PT_PHDR": (_program(type_=2, phdr=None), 0),
+    "without PT_PHDR": (_program(phdr=None), -11),
+    "no string table": (_program(*_tag(5, 30, 0)), -11),
+    "string table far away": (_program(*_tag(5, 5, 1 << 40)), -11),
+    "its own name far away": (_program(*_tag(14, 14, 1 << 40)), -11),
+    "PT_PHDR elsewhere": (_program(phdr=0x1040), None),
+    "PT_PHDR far away": (_program(phdr=1 << 40), None),
+}  # fmt: skip
+"""Name -> bytes, and the exit status that dlwhy tells; None where it says that it does not know."""
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_programs_that_cannot_be_read(tmp_path: Path, name: str) -> None:
+    """A program that the loader cannot read dies of the same signal in the model, before any library is looked for."""
+    data, told = PROGRAMS[name]
+    path = tmp_path / "program"
+    path.write_bytes(data)
+    path.chmod(0o755)
+    real = subprocess.run([path], env={"LD_TRACE_LOADED_OBJECTS": "1"}, capture_output=True, timeout=20, check=False)
+    report = dlwhy.check([], dlwhy.Host.executable(str(path)))
+    startup = report.host.startup
+    if told is None:
+        assert (startup.outcome, report.exit_status) == ("undecided", 11)
+        return
+    assert (startup.exit_status or 0, report.exit_status) == (told, 10 if told else 0)
+    assert real.returncode == told
+    assert startup.outcome == ("dies" if told else "loads")

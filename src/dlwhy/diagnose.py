@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dlwhy.api import Host, Options
 from dlwhy.elf.constants import ET_REL
-from dlwhy.errors import DlwhyError, FilesError, UnsupportedError
+from dlwhy.errors import DlwhyError, ElfError, FilesError, UnsupportedError
 from dlwhy.files import Files
 from dlwhy.loader.dependencies import plain_needs
 from dlwhy.loader.faults import Death, Fault, Unknown
@@ -391,9 +391,17 @@ class _Walk:
                     else:
                         children.append(self.node(child, child_name, child_how, (*above, at), child_tries))
         return TreeNode(
-            name, at.name or self.process.settings.program, how, state, tries, at.soname, size,
+            name, at.name or self.process.settings.program, how, state, tries, _soname(at), size,
             at.tls.align if at.tls is not None else 0, model_, static, tuple(children), at_startup,
         )  # fmt: skip
+
+
+def _soname(of: LinkMap) -> str | None:
+    """DT_SONAME; None too where it cannot be read, which is no reason not to show the rest."""
+    try:
+        return of.soname
+    except ElfError:
+        return None
 
 
 __all__ = ["Host", "Objects", "Startup", "bill_of", "check", "tls", "tree"]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from errno import ENOENT
 
-from dlwhy.elf.constants import DT_AUDIT, DT_DEPAUDIT
+from dlwhy.elf.constants import DT_AUDIT, DT_DEPAUDIT, ET_DYN, PT_DYNAMIC, PT_PHDR
 from dlwhy.errors import DlwhyError, ElfError
 from dlwhy.loader.bind import check_versions
 from dlwhy.loader.closing import collect
 from dlwhy.loader.dependencies import map_dependencies
 from dlwhy.loader.faults import Death, Fault, Unknown
 from dlwhy.loader.host import RTLD_NOW
+from dlwhy.loader.image import SIGSEGV
 from dlwhy.loader.link_map import EXECUTABLE, LIBRARY, LinkMap
 from dlwhy.loader.mapping import died_reading, wants_execstack
 from dlwhy.loader.placing import initialise_tls, lay_out_tls
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _SECURE_NAME_LIMIT = 255
 """Bytes from which on a name in LD_PRELOAD or LD_AUDIT is too long in secure mode (elf/rtld.c)."""
+_BELOW_ANY = 1 << 40
+"""Nothing is mapped below, by default: the kernel's lowest place for a program is 0x555555554000 (ELF_ET_DYN_BASE)."""
 
 
 class StartFailed(Exception):
@@ -58,7 +61,7 @@ def start(process: Process, program: Elf | None, map_only: bool = False) -> None
 def _map(process: Process, program: Elf | None) -> bool:
     """Map everything; return whether the static TLS is laid out already, as it is for auditors before all else."""
     settings, space = process.settings, process.base
-    main = LinkMap("", "", program, EXECUTABLE, None)
+    main = _main_map(process, program)
     main.program_name = settings.argv0
     main.scopes = [main.searchlist]
     if settings.program is not None and settings.explicit:  # found by the loader, like any other object
@@ -73,11 +76,6 @@ def _map(process: Process, program: Elf | None) -> bool:
             why = "the program asks for an executable stack, and glibc.rtld.execstack forbids it"
             raise StartFailed(text, 127, why, "execstack", None)
         process.execstack |= process.execstack_mode == 2
-    process._join_namespace(main, space)  # noqa: SLF001 -- the loader's own two halves
-    try:
-        process.read_properties(main)
-    except ElfError as error:
-        raise died_reading(error, "map") from None
 
     facts = process.objects.loader_facts(settings.interpreter)
     rtld = LinkMap(settings.interpreter, settings.interpreter, facts.elf, LIBRARY, None)
@@ -104,6 +102,49 @@ def _map(process: Process, program: Elf | None) -> bool:
         one.global_ = True
     _place_rtld(space, main, rtld)
     return early
+
+
+def _main_map(process: Process, program: Elf | None) -> LinkMap:
+    """The program's link map, with what is read of any program: dynamic section and DT_SONAME (elf/rtld.c, dl_main).
+
+    Raises `Death`, `Unknown`.
+    """
+    try:
+        if program is not None and not process.settings.explicit:
+            _check_load_address(program)
+        made = LinkMap("", "", program, EXECUTABLE, None)
+        process._join_namespace(made, process.base)  # noqa: SLF001 -- the loader's own two halves
+        process.read_properties(made)
+    except ElfError as error:
+        raise died_reading(error, "map") from None
+    return made
+
+
+def _check_load_address(program: Elf) -> None:
+    """Raise how it ends when the loader takes a program that the kernel mapped to lie elsewhere than it does.
+
+    Where it lies is told by PT_PHDR, against the address of the headers that the kernel hands over, and by nothing
+    else: without one before PT_DYNAMIC it is taken to lie where it was linked to (elf/rtld.c, rtld_setup_main_map).
+    """
+    told = dynamic = None
+    for row in program.phdrs:
+        if row[0] == PT_PHDR:
+            told = row[3]
+        elif row[0] == PT_DYNAMIC:
+            dynamic = row[3]
+            break
+    if dynamic is None or (told is None and program.type != ET_DYN):
+        return
+    if told is None:
+        if dynamic >= _BELOW_ANY:
+            raise Unknown(f"what lies at {dynamic:#x}, where the loader looks for the dynamic section", "map")
+        why = "no PT_PHDR stands before PT_DYNAMIC, so the loader looks for it at address 0"
+        because = f"{program.path}: {why}: the process is killed by SIGSEGV"
+        raise Death("signal", "map", because, None, -SIGSEGV, program.path)
+    phoff = program.phoff
+    where = next((row[3] - row[2] + phoff for row in program.loads if row[2] <= phoff < row[2] + row[5]), None)
+    if where != told:
+        raise Unknown(f"what lies where the loader takes {program.path} to be: its PT_PHDR does not tell", "map")
 
 
 def _finish(process: Process, laid_out: bool) -> None:
