@@ -154,7 +154,7 @@ def _too_large(path: str) -> UnsupportedError:
 def _zip_members(path: str, archive: ZipFile) -> Iterator[_Member]:
     for info in archive.infolist():
         mode = info.external_attr >> 16 if info.create_system == 3 else 0
-        if info.is_dir():
+        if info.filename.endswith("/"):  # not is_dir(), which fails for a name without a letter
             sort = "directory"
         elif stat.S_ISLNK(mode):
             sort = "link"

@@ -254,6 +254,19 @@ def test_a_link_in_a_zip(tmp_path: Path) -> None:
     assert (target / "libx.so").read_bytes() == Path(SOMEWHERE).read_bytes()
 
 
+def test_a_member_without_a_name(tmp_path: Path) -> None:
+    """A zip with a member whose name has no letter, which nobody writes, is unpacked without it."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped:
+        zipped.writestr("n", b"nameless")
+        zipped.writestr("x", b"words")
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    for magic, at in ((b"PK\3\4", 26), (b"PK\1\2", 28)):
+        place = data.index(magic) + at
+        data[place : place + 4] = b"\0\0\1\0"  # no name, and one byte of extra data, which the name is now
+    (tmp_path / "a.zip").write_bytes(data)
+    assert [path.name for path in unpacked(tmp_path / "a.zip", tmp_path).iterdir()] == ["x"]
+
+
 def test_what_is_no_library_costs_no_disk(tmp_path: Path) -> None:
     """Of a file that is no ELF file only the beginning is written, with its full length; a library is whole."""
     picture = os.urandom(1 << 20)
