@@ -72,7 +72,10 @@ def main(runs: int, seed: int, directory: str, with_libraries: bool) -> NoReturn
             body = mutators.mutate(body, rng, pool[WAYS[way].seeds])
         return (bytes([way]) + body)[:most]
 
-    options = [f"-seed={seed}", f"-max_len={mutators.LARGEST}", "-len_control=0", "-timeout=60", "-rss_limit_mb=0", f"-artifact_prefix={directory}/"]
+    options = [
+        f"-seed={seed}", f"-max_len={mutators.LARGEST}", "-len_control=0", "-timeout=60", "-rss_limit_mb=0",
+        f"-artifact_prefix={directory}/",
+    ]  # fmt: skip
     atheris.Setup([sys.argv[0], *options, corpus], one, custom_mutator=another)
     atheris.Fuzz()
     raise AssertionError("libFuzzer came back")

@@ -125,7 +125,7 @@ def _one(made: bytearray, rng: random.Random, places: Places, others: list[bytes
     if kind < 0.05:
         del made[_cut(len(made), rng) :]
     elif kind < 0.1 and made:
-        _move(made, rng, others)
+        _move(made, rng, places, others)
     elif kind < 0.16 and places.tags:
         at, width = rng.choice(places.tags)
         _store(made, at, width, rng.choice(_TAGS), places.order)
@@ -143,12 +143,16 @@ def _cut(size: int, rng: random.Random) -> int:
     return max(rng.choice((rng.randrange(size + 1), size - rng.randrange(64), size // 4096 * 4096, 64, 120)), 0)
 
 
-def _move(made: bytearray, rng: random.Random, others: list[bytes]) -> None:
-    """Write a piece of this file, or of another one, over a place, or put it in between."""
+def _move(made: bytearray, rng: random.Random, places: Places, others: list[bytes]) -> None:
+    """Write a piece of this file, of another one, or of zeros over a place, or put it in between."""
     source = rng.choice(others) if others and rng.random() < 0.5 else bytes(made)
+    if rng.random() < 0.2:
+        source = bytes(64)
     length = min(rng.choice((1, 2, 4, 8, 16, 24, 56, 64, 256, 4096)), len(source))
     start = rng.randrange(len(source) - length + 1)
     at = rng.randrange(len(made))
+    if places.groups and rng.random() < 0.5:
+        at = min(rng.choice(rng.choice(places.groups))[0], len(made) - 1)
     at -= at % 8
     if rng.random() < 0.7:
         end = min(at + length, len(made))
