@@ -38,6 +38,8 @@ class Disturbed:
         self.at = at
         self.change = change
         self.refuse = False
+        self.gone = False
+        """Whether nothing can be read any more, as of a server that went away."""
         self.no_descriptor = no_descriptor
         """Whether the next file that is opened then finds no descriptor free: what is open is closed, and opened again
         when it is read on."""
@@ -51,12 +53,14 @@ class Disturbed:
             if name == "open" and self.refuse:
                 self.refuse = False
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            if name in ("pread", "preadv") and self.gone:
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
             try:
                 return real(*words, **more)
             finally:
                 self.calls += 1
                 if self.calls == self.at:
-                    self.change()
+                    self.gone = self.change() is False
                     self.refuse = self.no_descriptor
 
         return called
@@ -96,9 +100,14 @@ def _becomes_a_directory(path: Path) -> None:
     path.mkdir()
 
 
-CHANGES = {
+def _cannot_be_read_any_more(_path: Path) -> bool:
+    return False
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
     "shrinks": _shrinks, "is emptied": _is_emptied, "grows": _grows, "vanishes": _vanishes,
     "is overwritten": _is_overwritten, "is replaced": _is_replaced, "becomes a directory": _becomes_a_directory,
+    "cannot be read any more": _cannot_be_read_any_more,
 }  # fmt: skip
 
 
