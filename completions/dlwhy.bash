@@ -25,7 +25,7 @@ _dlwhy() {
             check) word="-h --help --each --host --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --cpu --format -o --color -v --verbose -q --quiet" ;;
             tls) word="-h --help --sysroot --format -o --color -v --verbose -q --quiet" ;;
             tree) word="-h --help --host --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --cpu --format -o --color -v --verbose -q --quiet" ;;
-            unresolved) word="-h --help --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --format -o --color -v --verbose -q --quiet" ;;
+            unresolved) word="-h --help --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --cpu --format -o --color -v --verbose -q --quiet" ;;
             *) word="-h --help --version" ;;
         esac
     elif [[ -z $command ]]; then

@@ -61,6 +61,7 @@ complete -c dlwhy -n '__fish_seen_subcommand_from unresolved' -l loader -r -F -d
 complete -c dlwhy -n '__fish_seen_subcommand_from unresolved' -l library-path -x -a '(__fish_complete_directories)' -d 'as `ld.so --library-path DIRS PROG`'
 complete -c dlwhy -n '__fish_seen_subcommand_from unresolved' -l libc -x -d 'override what the files say, e.g'
 complete -c dlwhy -n '__fish_seen_subcommand_from unresolved' -l secure -d 'AT_SECURE: as a set-user-ID program'
+complete -c dlwhy -n '__fish_seen_subcommand_from unresolved' -l cpu -x -a 'x86-64 x86-64-v2 x86-64-v3 x86-64-v4 haswell xeon_phi avx512_1' -d 'another processor than the one that dlwhy runs on'
 complete -c dlwhy -n '__fish_seen_subcommand_from unresolved' -l format -x -a 'text json' -d 'default'
 complete -c dlwhy -n '__fish_seen_subcommand_from unresolved' -s o -x -d 'write FORMAT to PATH as well (repeatable)'
 complete -c dlwhy -n '__fish_seen_subcommand_from unresolved' -l color -x -a 'auto always never' -d 'NO_COLOR is honoured'

@@ -108,7 +108,7 @@ def each(
 def unresolved(
     files: Sequence[str | os.PathLike[str]], *, env: Mapping[str, str] | None = None, sysroot: str | None = None,
     loader: str | None = None, library_path: str | None = None, libc: str | None = None, cwd: str | None = None,
-    secure: bool = False,
+    secure: bool = False, cpu: str | None = None,
 ) -> Iterator[UnresolvedReport]:  # fmt: skip
     """Yield for every file all symbols and versions that nothing in its load set defines, as `ldd -r` lists them.
 
@@ -119,7 +119,7 @@ def unresolved(
     """
     from dlwhy.load_sets import unresolved as run
 
-    options = Options(_path(sysroot), _path(loader), library_path, libc, _path(cwd), secure, None)
+    options = Options(_path(sysroot), _path(loader), library_path, libc, _path(cwd), secure, None, cpu)
     return run([os.fspath(file) for file in files], dict(os.environ if env is None else env), options)
 
 

@@ -135,11 +135,11 @@ def _process(parser: argparse.ArgumentParser, hosted: bool) -> None:
     add("--secure", action="store_true", help="AT_SECURE: as a set-user-ID program")
     if hosted:
         add("--caller", metavar="FILE", help="the object that calls dlopen")
-        add(
-            "--cpu", metavar="LEVEL", choices=NAMES,
-            help="another processor than the one that dlwhy runs on: x86-64 or x86-64-v2 to -v4; haswell, xeon_phi and"
-            " avx512_1 are Intel's, as glibc up to 2.36 tells them apart",
-        )  # fmt: skip
+    add(
+        "--cpu", metavar="LEVEL", choices=NAMES,
+        help="another processor than the one that dlwhy runs on: x86-64 or x86-64-v2 to -v4; haswell, xeon_phi and"
+        " avx512_1 are Intel's, as glibc up to 2.36 tells them apart",
+    )  # fmt: skip
 
 
 def _output(parser: argparse.ArgumentParser) -> None:

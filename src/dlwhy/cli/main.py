@@ -174,14 +174,14 @@ def _reports(command: str, arguments: Arguments) -> Generator[Report]:
         if arguments.files:
             yield api.tls(arguments.files, sysroot=arguments.sysroot)
         return
-    names = ["sysroot", "loader", "library_path", "libc", "cwd", "secure"]
+    names = ["sysroot", "loader", "library_path", "libc", "cwd", "secure", "cpu"]
     if command == "unresolved":
         if arguments.files:
             common = {name: getattr(arguments, name) for name in names}
             yield from api.unresolved(arguments.files, env=_environment(arguments), **common)
         return
     host = _host(arguments)
-    options = {name: getattr(arguments, name) for name in [*names, "caller", "cpu"]}
+    options = {name: getattr(arguments, name) for name in [*names, "caller"]}
     if command == "tree":
         if arguments.file is not None:
             yield api.tree(arguments.file, host, **options)
