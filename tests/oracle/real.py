@@ -114,9 +114,11 @@ def run(
     work: Path,
     words: tuple[int, int] | None,
     program: str | None = None,
+    emulator: tuple[str, ...] = (),
 ) -> RealRun:
     """Run steps in `plain`, or in another program that reads them, inside a root.
 
+    `emulator` are the words of a command, as the root has it, that runs the program on another processor.
     `work` is a directory below which files are written; it has the same name inside and outside.
     """
     inside = root != Path("/")
@@ -136,6 +138,10 @@ def run(
             own.rename(copy)
         image = Path(f"/{image.name}")
     arguments = [argv0, str(work / "steps"), str(work / "report"), *map(str, words or ())]
+    executable = str(image)
+    if emulator:
+        arguments = [*emulator, "-0", argv0, str(image), *arguments[1:]]
+        executable = emulator[0]
 
     def enter() -> None:
         if inside:
@@ -146,7 +152,7 @@ def run(
     with proc(root, image) if inside else nullcontext():
         done = subprocess.run(
             arguments,
-            executable=image,
+            executable=executable,
             env=env,
             preexec_fn=enter,
             stdin=subprocess.DEVNULL,

@@ -190,11 +190,11 @@ FEATURES: dict[str, tuple[tuple[tuple[int, int], Any, str], ...]] = {
     ),
     "cache_words": (
         ((2, 17), True, "elf/dl-cache.c: legacy hwcap words are held against the processor [M 2.31, 2.36]"),
-        ((2, 40), False, "elf/dl-cache.c: entries with a legacy word are passed over; commit c5aa5fd40a"),
+        ((2, 40), False, "elf/dl-cache.c: entries with a legacy word are passed over; commit c5aa5fd40a [M 2.41, 2.43]"),
     ),
     "intel_platform": (
         ((2, 17), False, ""),
-        ((2, 26), True, "sysdeps/x86/cpu-features.c: haswell, xeon_phi"),
+        ((2, 26), True, "sysdeps/x86/cpu-features.c: haswell, xeon_phi [M haswell]"),
     ),
     "enotdir_goes_on": (
         ((2, 17), False, "elf/dl-load.c, open_path"),

@@ -214,33 +214,44 @@ class Finder:
             self._directory[path] = known
         return known
 
-    def _subdirectories(self, directory: str) -> Iterator[str]:
+    def _subdirectories(self, directory: str, name: str) -> Iterator[str]:
+        """Where in a directory a name is looked for. Raises `Unknown` where that depends on what is not known."""
         libc = self._settings.libc
         if (
             libc.glibc_hwcaps
             and self._settings.machine.name == "x86-64"
             and self._is_directory(directory + "glibc-hwcaps")
         ):
-            for level in self._hwcap_names():
-                yield f"glibc-hwcaps/{level}/"
+            yield from self._named(directory, name)
         if libc.legacy_hwcaps and self._settings.machine.name == "x86-64":
             from dlwhy.loader.cpu import INTEL
 
             if any(self._is_directory(directory + name) for name in ("tls", "x86_64", "avx512_1", *INTEL)):
-                yield from self._legacy(directory)
+                yield from self._legacy(directory, name)
         yield ""
 
-    def _legacy(self, directory: str) -> list[str]:
+    def _exists(self, path: str) -> bool:
+        return self._objects.files.exists(self._absolute(path))
+
+    def _named(self, directory: str, name: str) -> list[str]:
+        """The glibc-hwcaps subdirectories. Raises `Unknown` where the processor is not known, and matters."""
+        try:
+            return [f"glibc-hwcaps/{level}/" for level in self._hwcap_names()]
+        except Unknown:
+            from dlwhy.loader.cpu import LEVELS
+
+            if any(self._exists(f"{directory}glibc-hwcaps/{level}/{name}") for level, _ in LEVELS[1:]):
+                raise
+            return []
+
+    def _legacy(self, directory: str, name: str) -> list[str]:
         """The subdirectories of one directory that older releases search. Raises `Unknown` where makers differ."""
         from dlwhy.loader.cpu import MAKES
 
         try:
             return self._subsets(*self._make())
         except Unknown:
-            there = [
-                [sub for sub in self._subsets(*make) if self._is_directory(directory + sub.rstrip("/"))]
-                for make in MAKES
-            ]
+            there = [[sub for sub in self._subsets(*make) if self._exists(directory + sub + name)] for make in MAKES]
             if any(one != there[0] for one in there):
                 raise
             return there[0]
@@ -258,7 +269,7 @@ class Finder:
         """What this release makes of the processor: (platform name in place of the kernel's, whether avx512_1)."""
         if not self._settings.libc.intel_platform or self._settings.machine.name != "x86-64":
             return None, False
-        if self._settings.libc.legacy_hwcaps and self._masked():
+        if self._settings.libc.cache_words and self._masked():
             raise Unknown("which hwcap names LD_HWCAP_MASK, or its tunable, leaves to be searched", "search")
         from dlwhy.loader.cpu import intel_names
 
@@ -372,7 +383,7 @@ class Finder:
     ) -> Found | None:
         for directory in directories:
             there = False
-            for sub in self._subdirectories(directory):
+            for sub in self._subdirectories(directory, name):
                 place = directory + sub
                 if place in self._absent:  # known not to exist: not tried again, and errno stays what it was
                     attempts.append(Attempt(place + name, where, strerror(codes.ENOENT)))
