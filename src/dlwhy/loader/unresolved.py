@@ -42,8 +42,8 @@ _MOST_NAMES = 16
 """All names of a table together: at most so many times its strings (honest ones stay below 2)."""
 _TOGETHER = 12
 """Objects to be looked at from which on one table of all definitions is made: it costs as much as some look-ups do."""
-_BOUND_OR_WEAK = (STB_LOCAL, STB_WEAK)
-_UNSEEN = (STV_HIDDEN, STV_INTERNAL)
+_LOOKED_UP = bytes(info >> 4 not in (STB_LOCAL, STB_WEAK) for info in range(256))
+"""By st_info: whether a reference must find something."""
 
 
 class Gap(Record):
@@ -228,10 +228,7 @@ def _imports(of: LinkMap, process: Process, lazy: bool, trusting: bool) -> Impor
     result.careful |= not side.has_versym and elf.versions.has_versym
     suffixes: dict[bytes, bytes] = {}
     names, versym = symbols.names, elf.versions.versym() if side.has_versym else b""
-    for index in _looked_up(symbols, first, trusting):
-        place, _, _, info, other, _ = symbols.fields(index)
-        if info >> 4 in _BOUND_OR_WEAK or other & 3 in _UNSEEN:
-            continue
+    for index, place in _looked_up(symbols, first, trusting):
         end = names.find(b"\0", place)
         key = names[place:end] if 0 <= end - place < _LONG else symbols.name_at(place)
         if b"@" in key:
@@ -248,18 +245,27 @@ def _imports(of: LinkMap, process: Process, lazy: bool, trusting: bool) -> Impor
     return result
 
 
-def _looked_up(symbols: DynamicSymbols, indexes: Iterable[int], trusting: bool) -> Iterable[int]:
-    """Those of the symbols referred to that may be undefined."""
-    table = symbols.columns if trusting else None
+def _looked_up(symbols: DynamicSymbols, indexes: Iterable[int], trusting: bool) -> Iterator[tuple[int, int]]:
+    """Yield (index, st_name) of those of the symbols referred to that are strong and looked up by name."""
+    table = symbols.columns
     if table is None:
-        return indexes
-    _, infos, _, sections, values = table
-    start, end = symbols.hashed
-    end = min(end, len(infos))
-    return [
-        index for index in indexes
-        if not (start <= index < end and sections[index] and values[index] and infos[index] in _COUNTED_INFOS)
-    ]  # fmt: skip
+        for index in indexes:
+            place, _, _, info, other, _ = symbols.fields(index)
+            if _LOOKED_UP[info] and not _NOT_SEEN[other]:
+                yield index, place
+        return
+    places, infos, others, sections, values = table
+    start, end = symbols.hashed if trusting else (0, 0)
+    size = len(infos)
+    for index in indexes:
+        if index >= size:  # behind the hashed part, where the loader reads all the same
+            place, _, _, info, other, _ = symbols.fields(index)
+            if _LOOKED_UP[info] and not _NOT_SEEN[other]:
+                yield index, place
+        elif _LOOKED_UP[infos[index]] and not _NOT_SEEN[others[index]]:
+            own = start <= index < end and sections[index] and values[index] and not _OTHER_INFOS[infos[index]]
+            if not own:
+                yield index, places[index]
 
 
 def _resolved(
