@@ -3,7 +3,11 @@
    plain STEPS OUT [USED OPTIONAL]: runs the steps of the file STEPS (one a line, in the grammar of the command line) in
    this one process and writes what happened to OUT, a record a line, flushed at once so that a death is attributable:
      begin N / maps LINK-MAP:HEX-OF-PATH... / loads N / fails N HEX-OF-DLERROR (or -) / tls SIZE ALIGN USED OPTIONAL
-   USED and OPTIONAL are byte offsets of two words in _rtld_global (they differ by release; the caller knows them). */
+   USED and OPTIONAL are byte offsets of two words in _rtld_global (they differ by release; the caller knows them).
+
+   Compiled with -DSHIM it is no program but a library for LD_PRELOAD, which makes any program a host: its constructor
+   runs when everything that the program starts with is mapped and relocated, does the same with the arguments in
+   DLWHY_STEPS, DLWHY_REPORT, DLWHY_USED and DLWHY_OPTIONAL, and ends the process before the program's own code. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <link.h>
@@ -46,12 +50,12 @@ static void failed(int n, const char *message) {
   fflush(out);
 }
 
-int main(int argc, char **argv) {
+static int work(const char *from, const char *to, const char *used, const char *optional) {
   static char line[65536];
   static void *handles[4096];
-  FILE *steps = fopen(argv[1], "r");
-  out = fopen(argv[2], "w");
-  if (argc < 3 || !steps || !out) return 99;
+  FILE *steps = fopen(from, "r");
+  out = fopen(to, "w");
+  if (!steps || !out) return 99;
   debug = dlsym(RTLD_DEFAULT, "_r_debug");
   char *global = dlsym(RTLD_DEFAULT, "_rtld_global");
   void (*info)(size_t *, size_t *) = (void (*)(size_t *, size_t *))dlsym(RTLD_DEFAULT, "_dl_get_tls_static_info");
@@ -110,11 +114,22 @@ int main(int argc, char **argv) {
     fflush(out);
     maps();
   }
-  if (global && info && argc > 4) {
+  if (global && info && used && optional) {
     size_t size = 0, align = 0;
     info(&size, &align);
-    fprintf(out, "tls %zu %zu %zu %zu\n", size, align, *(size_t *)(global + atoi(argv[3])), *(size_t *)(global + atoi(argv[4])));
+    fprintf(out, "tls %zu %zu %zu %zu\n", size, align, *(size_t *)(global + atoi(used)), *(size_t *)(global + atoi(optional)));
   }
   fclose(out);
   _Exit(0);
 }
+
+#ifdef SHIM
+__attribute__((constructor)) static void shim(void) {
+  const char *steps = getenv("DLWHY_STEPS"), *report = getenv("DLWHY_REPORT");
+  if (steps && report) _Exit(work(steps, report, getenv("DLWHY_USED"), getenv("DLWHY_OPTIONAL")));
+}
+#else
+int main(int argc, char **argv) {
+  return argc < 3 ? 99 : work(argv[1], argv[2], argc > 4 ? argv[3] : 0, argc > 4 ? argv[4] : 0);
+}
+#endif

@@ -44,8 +44,8 @@ class RealRun(NamedTuple):
     """Size with the TCB, alignment, used, optional left; None after a death."""
 
 
-def _libc_files(root: Path) -> list[str]:
-    """What `plain` is linked against: this root's own libc, and libdl where dlopen is still there."""
+def libc_files(root: Path) -> list[str]:
+    """What a host of ours is linked against: this root's own libc, and libdl where dlopen is still there."""
     directory = root / LIB
     libraries = [directory / "libc.so.6"]
     if b"GLIBC_2.34" not in (directory / "libc.so.6").read_bytes():
@@ -60,7 +60,7 @@ def program_libraries(root: Path) -> tuple[str, ...]:
     gcc = [["gcc", f"-print-file-name={name}"] for name in ("crt1.o", "crti.o", "crtn.o")]
     crt = [subprocess.run(one, capture_output=True, text=True, check=True).stdout.strip() for one in gcc]
     dynamic = "-Wl,--dynamic-linker=/lib64/ld-linux-x86-64.so.2"
-    return (*crt[:2], "-Wl,--as-needed", *_libc_files(root), str(loader.resolve()), dynamic, crt[2])
+    return (*crt[:2], "-Wl,--as-needed", *libc_files(root), str(loader.resolve()), dynamic, crt[2])
 
 
 def plain(root: Path) -> Path:
@@ -74,7 +74,7 @@ def plain(root: Path) -> Path:
         command = ["gcc", "-O1", "-no-pie", "-o", str(own), str(source)]
         if root != Path("/"):
             loader = next((root / LIB).glob("ld-*.so*"), None) or root / "lib64/ld-linux-x86-64.so.2"
-            command += ["-nodefaultlibs", "-Wl,--as-needed", *_libc_files(root), str(loader.resolve()), "-lgcc"]
+            command += ["-nodefaultlibs", "-Wl,--as-needed", *libc_files(root), str(loader.resolve()), "-lgcc"]
         subprocess.run(command, check=True, capture_output=True)
         own.rename(target)
     return target
@@ -138,28 +138,34 @@ def run(
             own.rename(copy)
         image = Path(f"/{image.name}")
     arguments = [argv0, str(work / "steps"), str(work / "report"), *map(str, words or ())]
-    executable = str(image)
+    executable = image
     if emulator:
         arguments = [*emulator, "-0", argv0, str(image), *arguments[1:]]
-        executable = emulator[0]
+        executable = Path(emulator[0])
+    with proc(root, image) if inside else nullcontext():
+        status, stderr = spawn(root, arguments, executable, env, cwd)
+    return read(report, status, stderr)
+
+
+def spawn(root: Path, arguments: list[str], image: Path, env: dict[str, str], cwd: str) -> tuple[int, bytes]:
+    """Run a program inside a root, for 20 seconds at most: its exit status and standard error."""
 
     def enter() -> None:
-        if inside:
+        if root != Path("/"):
             os.chroot(root)
         os.chdir(cwd)
         signal.alarm(20)
 
-    with proc(root, image) if inside else nullcontext():
-        done = subprocess.run(
-            arguments,
-            executable=executable,
-            env=env,
-            preexec_fn=enter,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-        )  # a fresh process, nothing of ours in its environment
-    return read(report, done.returncode, done.stderr)
+    done = subprocess.run(
+        arguments,
+        executable=image,
+        env=env,
+        preexec_fn=enter,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )  # a fresh process, nothing of ours in its environment
+    return done.returncode, done.stderr
 
 
 def read(report: Path, status: int, stderr: bytes) -> RealRun:
@@ -196,4 +202,4 @@ def read(report: Path, status: int, stderr: bytes) -> RealRun:
     return RealRun(True, stderr, status, tuple(result), start or (), tls)
 
 
-__all__ = ["RealRun", "RealStep", "plain", "proc", "read", "rtld_words", "run"]
+__all__ = ["RealRun", "RealStep", "libc_files", "plain", "proc", "read", "rtld_words", "run", "spawn"]

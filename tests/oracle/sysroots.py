@@ -16,6 +16,10 @@ import urllib.error
 import urllib.request
 from fcntl import LOCK_EX, flock
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 SUITES = {
     "bullseye": ("2.31", ("libc6", "libc-bin", "libgcc-s1", "libstdc++6", "zlib1g", "libcrypt1")),
@@ -61,33 +65,98 @@ def _fetch(url: str) -> bytes:
     return data
 
 
-def _unpack(suite: str, root: Path) -> None:
-    base = archive()
-    if base is None:
-        raise OSError("apt's configuration names no Debian archive")
-    index = lzma.decompress(_fetch(f"{base}/dists/{suite}/main/binary-amd64/Packages.xz")).decode()
+class Index:
+    """The packages of one suite, as its archive lists them."""
+
+    def __init__(self, suite: str) -> None:
+        """Raises `OSError` when there is no archive or it cannot be reached."""
+        base = archive()
+        if base is None:
+            raise OSError("apt's configuration names no Debian archive")
+        self._base = base
+        self.suite = suite
+        self._fields: dict[str, dict[str, str]] = {}
+        self._providers: dict[str, str] = {}
+        index = lzma.decompress(_fetch(f"{base}/dists/{suite}/main/binary-amd64/Packages.xz")).decode()
+        for stanza in index.split("\n\n"):
+            fields: dict[str, str] = dict(re.findall(r"(?m)^([A-Za-z0-9-]+): (.*)$", stanza))
+            name = fields.get("Package")
+            if name:
+                self._fields[name] = fields
+                for one in _names(fields.get("Provides", "")):
+                    self._providers.setdefault(one[0], name)
+
+    def matching(self, patterns: str) -> list[str]:
+        """The names that fit any of the patterns, which spaces part. Raises `OSError` for one that none fits."""
+        found = dict[str, None]()
+        for pattern in patterns.split():
+            names = [name for name in self._fields if re.fullmatch(pattern, name)]
+            if not names:
+                raise OSError(f"{self.suite} has no package {pattern}")
+            found |= dict.fromkeys(names)
+        return list(found)
+
+    def version(self, name: str) -> str:
+        """The version that the suite has."""
+        return self._fields[name]["Version"]
+
+    def closure(self, names: Iterable[str]) -> list[str]:
+        """Packages and all that they depend on; of alternatives the first that the suite has."""
+        todo, found = sorted(names, reverse=True), dict[str, None]()
+        while todo:
+            name = todo.pop()
+            if name in found:
+                continue
+            if name not in self._fields:
+                raise OSError(f"{self.suite} has no package {name}")
+            found[name] = None
+            fields = self._fields[name]
+            for choice in _names(f"{fields.get('Pre-Depends', '')},{fields.get('Depends', '')}"):
+                known = [one for one in choice if one in self._fields]
+                known += [self._providers[one] for one in choice if one in self._providers]
+                todo += known[:1]
+        return list(found)
+
+    def package(self, name: str) -> Path:
+        """The file of a package, kept in the cache."""
+        if name not in self._fields:
+            raise OSError(f"{self.suite} has no package {name}")
+        file = self._fields[name]["Filename"]
+        kept = cache() / "packages" / file.rpartition("/")[2]
+        if not kept.exists():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            own = kept.with_name(f"{kept.name}.{os.getpid()}")
+            own.write_bytes(_fetch(f"{self._base}/{file}"))
+            own.rename(kept)
+        return kept
+
+
+def _names(relation: str) -> list[list[str]]:
+    """The names in a field such as Depends: a list of choices (Debian Policy 7.1)."""
+    choices = ([re.match(r"[a-z0-9+.-]*", one.strip()) for one in part.split("|")] for part in relation.split(","))
+    return [[one[0] for one in choice if one and one[0]] for choice in choices if any(one and one[0] for one in choice)]
+
+
+def make_root(root: Path, index: Index, names: Iterable[str], extra: Callable[[Path], None] | None = None) -> None:
+    """Unpack packages into a new root, which appears when it is complete; `extra` adds to it before.
+
+    No script of a package is run. What each brought is listed in /packages/NAME, one path a line.
+    """
     work = root.with_suffix(".part")
     shutil.rmtree(work, ignore_errors=True)
-    for directory in ("usr/lib", "usr/lib64", "usr/bin", "usr/sbin", "tmp", "proc", "dev"):
+    for directory in ("usr/lib", "usr/lib64", "usr/bin", "usr/sbin", "tmp", "proc", "dev", "packages"):
         (work / directory).mkdir(parents=True)
     for name in ("lib", "lib64", "bin", "sbin"):
         (work / name).symlink_to(f"usr/{name}")
-    wanted = set(SUITES[suite][1])
-    for stanza in index.split("\n\n"):
-        package = re.match(r"Package: (\S+)", stanza)
-        file = re.search(r"(?m)^Filename: (\S+)", stanza)
-        if package and file and package[1] in wanted:
-            deb = work / "tmp" / "package.deb"
-            deb.write_bytes(_fetch(f"{base}/{file[1]}"))
-            tar = subprocess.run(["dpkg-deb", "--fsys-tarfile", deb], capture_output=True, check=True).stdout
-            subprocess.run(["tar", "-x", "-C", work, "--keep-directory-symlink"], input=tar, check=True)
-            deb.unlink()
-            wanted.discard(package[1])
-    if wanted:
-        raise OSError(f"{suite} has no package {', '.join(sorted(wanted))}")
-    subprocess.run(
-        [shutil.which("ldconfig", path="/sbin:/usr/sbin") or "ldconfig", "-r", work], check=True, capture_output=True
-    )
+    for name in names:
+        tar = subprocess.run(["dpkg-deb", "--fsys-tarfile", index.package(name)], capture_output=True, check=True)
+        unpack: list[str | Path] = ["tar", "-xv", "-C", work, "--keep-directory-symlink", "--quoting-style=literal"]
+        listed = subprocess.run(unpack, input=tar.stdout, capture_output=True, check=True).stdout
+        (work / "packages" / name).write_bytes(listed)
+    if extra is not None:
+        extra(work)
+    ldconfig = shutil.which("ldconfig", path="/sbin:/usr/sbin") or "ldconfig"
+    subprocess.run([ldconfig, "-r", work], check=True, capture_output=True)
     work.rename(root)
 
 
@@ -102,7 +171,7 @@ def sysroot(suite: str) -> tuple[Path | None, str]:
         with Path(f"{root}.lock").open("w") as lock:  # the workers of one run start together
             flock(lock, LOCK_EX)
             if not root.is_dir():
-                _unpack(suite, root)
+                make_root(root, Index(suite), SUITES[suite][1])
     except (OSError, urllib.error.URLError, subprocess.CalledProcessError, lzma.LZMAError) as error:
         return None, f"not run: {suite}: {error}"
     return root, ""

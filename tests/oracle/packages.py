@@ -1,0 +1,475 @@
+"""Files that people really load, in programs that load them: Debian packages, wheels and npm packages, times hosts.
+
+Everything is unpacked into one root below the cache (this machine's own suite; nothing is installed) and entered by
+chroot. Each shared object is opened in a fresh process of `plain`, of the program that it is made for, and of one that
+it is not made for; by path and by soname; and once more with one of the libraries that came along taken away.
+Any dynamic program becomes a host by `plain.c` compiled as a library for LD_PRELOAD (see there).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import lzma
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import traceback
+import urllib.error
+import zipfile
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from fcntl import LOCK_EX, flock
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import dlwhy
+from dlwhy.errors import DlwhyError
+from dlwhy.files import Files
+from dlwhy.loader.objects import Objects
+from tests.oracle import compare, real
+from tests.oracle.scenarios import Scenario
+from tests.oracle.sysroots import Index, archive, cache, make_root
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+WHEELS, NODE_MODULES = "/opt/wheels", "/opt/node_modules"
+SHIM = "/opt/shim.so"
+WORK = Path("/tmp/dlwhy-packages")
+LOADER_LIMIT = 120
+"""Seconds for one question to dlwhy, of which each should take well below one."""
+
+
+class Group(NamedTuple):
+    """Packages whose shared objects are opened, and where."""
+
+    name: str
+    kind: str
+    """"deb", "wheel" or "npm"."""
+    packages: str
+    """Names, parted by spaces; patterns of the names of Debian packages, because suites number them."""
+    host: str
+    """The program that loads them: a pattern of its path inside the root."""
+    wrong: str
+    """A program that does not."""
+    needs: str = ""
+    """Debian packages, as above, that bring the two programs."""
+
+
+_PYTHON, _NODE, _PERL = "/usr/bin/python3", "/usr/bin/node", "/usr/bin/perl"
+SAMPLE = (
+    Group("PAM", "deb", "libpam-modules", "/usr/bin/su", _PYTHON, "util-linux python3-minimal"),
+    Group("Perl", "deb", r"libperl5\.\d+", _PERL, "/usr/bin/su", "perl util-linux"),
+    Group("a wheel", "wheel", "markupsafe", _PYTHON, _PERL, "python3-minimal perl"),
+    Group("an npm package", "npm", "bcrypt", _NODE, _PYTHON, "nodejs python3-minimal"),
+)  # fmt: skip
+GROUPS = (
+    Group("gstreamer", "deb", r"gstreamer1\.0-plugins-(base|good)",
+          "/usr/bin/gst-launch-1.0", _PERL, r"gstreamer1\.0-tools perl"),
+    Group("apache", "deb", "apache2-bin libaprutil1-dbd-.*",
+          "/usr/sbin/apache2", _PYTHON, "python3-minimal"),
+    Group("php", "deb", r"php8\.\d+-(opcache|common|mbstring|xml|gd|mysql|intl|curl|sqlite3|pgsql|zip|bz2)",
+          "/usr/bin/php8.*", "/usr/sbin/apache2", r"php8\.\d+-cli apache2-bin"),
+    Group("perl", "deb", r"libperl5\.\d+ perl-base libdbd-sqlite3-perl libxml-libxml-perl libjson-xs-perl",
+          _PERL, "/usr/bin/ruby3.*", r"perl ruby3\.\d+"),
+    Group("ruby", "deb", r"libruby3\.\d+ ruby-nokogiri ruby-ffi ruby-bcrypt ruby-sqlite3",
+          "/usr/bin/ruby3.*", _PERL, r"ruby3\.\d+ perl"),
+    Group("R", "deb", "r-base-core r-cran-(rcpp|mass|lattice|nnet|matrix|mgcv)",
+          "/usr/lib/R/bin/exec/R", _PYTHON, "python3-minimal"),
+    Group("postgresql", "deb", r"postgresql-\d+ postgresql-pl(python3|perl|tcl)-\d+",
+          "/usr/lib/postgresql/*/bin/postgres", _PERL, "perl"),
+    Group("gimp", "deb", r"gimp libgimp2\.0 libgegl-0\.4-0 libbabl-0\.1-0",
+          "/usr/bin/gimp-2.*", _NODE, "nodejs"),
+    Group("vlc", "deb", "vlc-plugin-base vlc-plugin-video-output libvlccore9",
+          "/usr/bin/vlc", "/usr/bin/gst-launch-1.0", r"vlc-bin gstreamer1\.0-tools"),
+    Group("openjdk", "deb", r"openjdk-\d+-jre-headless",
+          "/usr/lib/jvm/java-*-openjdk-amd64/bin/java", _NODE, "nodejs"),
+    Group("qemu", "deb", "qemu-system-x86 qemu-system-gui qemu-block-extra qemu-system-common",
+          "/usr/bin/qemu-system-x86_64", _PYTHON, "python3-minimal"),
+    Group("qt", "deb", "libqt5gui5 libqt5network5 libqt5sql5-sqlite qml-module-qtquick2 qml-module-qtquick-controls",
+          "/usr/lib/qt5/bin/qmlscene", "/usr/bin/vlc", "qmlscene vlc-bin"),
+    Group("python", "deb", r"python3-(numpy|lxml|pil|cryptography|yaml|psycopg2|dbus|gi) libpython3\.\d+-stdlib",
+          _PYTHON, _NODE, "python3-minimal nodejs"),
+    Group("collectd", "deb", "collectd-core",
+          "/usr/sbin/collectd", _PERL, "perl"),
+    Group("nginx", "deb", "libnginx-mod-(http-.*|stream.*|mail)",
+          "/usr/sbin/nginx", "/usr/sbin/apache2", "nginx apache2-bin"),
+    Group("iptables", "deb", "iptables",
+          "/usr/sbin/xtables-nft-multi", _PYTHON, "python3-minimal"),
+    Group("PAM and NSS", "deb", "libpam-modules libsasl2-modules libnss-.*",
+          "/usr/bin/su", _PYTHON, "util-linux python3-minimal"),
+    Group("C library", "deb", "libc6",
+          "/usr/bin/iconv", _NODE, "libc-bin nodejs"),
+    Group("samba", "deb", "samba-libs samba-vfs-modules",
+          "/usr/sbin/smbd", _PERL, "samba perl"),
+    Group("libreoffice", "deb", "libreoffice-core",
+          "/usr/lib/libreoffice/program/soffice.bin", _PYTHON, "python3-minimal"),
+    *(Group(name, "wheel", name, _PYTHON, _NODE, "python3-minimal nodejs") for name in (
+        "numpy", "scipy", "pandas", "pyarrow", "grpcio", "opencv-python-headless", "lxml", "cryptography", "pillow",
+        "pyzmq", "h5py", "onnxruntime", "scikit-learn", "psycopg2-binary", "uvloop", "tokenizers")),
+    *(Group(name, "npm", name, _NODE, _PYTHON, "nodejs python3-minimal") for name in (
+        "@img/sharp-linux-x64 @img/sharp-libvips-linux-x64", "@swc/core-linux-x64-gnu", "bcrypt", "onnxruntime-node",
+        "sodium-native", "zeromq", "@napi-rs/canvas-linux-x64-gnu", "@duckdb/node-bindings-linux-x64",
+        "@rollup/rollup-linux-x64-gnu", "lightningcss-linux-x64-gnu", "@parcel/watcher-linux-x64-glibc",
+        "@libsql/linux-x64-gnu", "@serialport/bindings-cpp", "@node-rs/argon2-linux-x64-gnu")),
+)  # fmt: skip
+
+
+class Run(NamedTuple):
+    """One process: what was asked of it, and what came of it."""
+
+    group: str
+    file: str
+    host: str
+    """"plain", "natural" or "wrong"."""
+    way: str
+    """"path", "name", or "without NAME" of the library taken away."""
+    outcome: str
+    """What really happened: "loads", "fails", "dies" or "no start"."""
+    verdict: str
+    """"agrees", "undecided", "explained" or "differs"."""
+    words: str
+    """What the loader said, the missing fact, the cause or the differences."""
+
+
+def _suite() -> str:
+    """The suite of this machine."""
+    found = re.search(r"(?m)^VERSION_CODENAME=\"?([a-z]+)", Path("/etc/os-release").read_text("utf-8"))
+    if found is None:
+        raise OSError("/etc/os-release names no suite")
+    return found[1]
+
+
+def _fetched(command: list[str | Path], directory: Path, pattern: str) -> Path:
+    """The file that a registry's client puts into a directory of its own, kept from then on."""
+    if not list(directory.glob(pattern)):
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False, timeout=1200)
+        if done.returncode:
+            raise OSError(f"{command[-1]}: {(done.stderr.strip() or done.stdout.strip()).splitlines()[-1]}")
+    return next(directory.glob(pattern))
+
+
+def _wheel(name: str, root: Path) -> str:
+    """Unpack a wheel for the root's Python; its version."""
+    python = os.readlink(root / "usr/bin/python3").removeprefix("python")
+    platforms = [f"--platform=manylinux_2_{minor}_x86_64" for minor in range(36, 4, -1)]
+    file = _fetched(
+        [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-cache-dir",
+         "--implementation=cp", f"--python-version={python}", *platforms, "--platform=manylinux2014_x86_64",
+         "--platform=manylinux1_x86_64", name],
+        cache() / "wheels" / f"{name}-{python}", "*.whl",
+    )  # fmt: skip
+    with zipfile.ZipFile(file) as wheel:
+        wheel.extractall(f"{root}{WHEELS}")
+        listed = [f"{WHEELS}/{one}" for one in wheel.namelist() if not one.endswith("/")]
+    (root / "packages" / name).write_text("".join(f".{one}\n" for one in listed))
+    return file.name.split("-")[1]
+
+
+def _npm(name: str, root: Path) -> str:
+    """Unpack an npm package; its version."""
+    plain = name.replace("@", "").replace("/", "-")
+    file = _fetched(["npm", "pack", "--silent", name], cache() / "npm" / plain, "*.tgz")
+    place = Path(f"{root}{NODE_MODULES}/{name}")
+    place.mkdir(parents=True)
+    listed = []
+    with tarfile.open(file) as tar:
+        for member in tar.getmembers():
+            inside = member.name.partition("/")[2]
+            if member.isfile() and inside:
+                target = place / inside
+                target.parent.mkdir(parents=True, exist_ok=True)
+                data = tar.extractfile(member)
+                assert data is not None
+                target.write_bytes(data.read())
+                listed.append(f".{NODE_MODULES}/{name}/{inside}\n")
+    (root / "packages" / plain).write_text("".join(listed))
+    version: str = json.loads((place / "package.json").read_text("utf-8"))["version"]
+    return version
+
+
+def _shim(root: Path) -> None:
+    """Compile the library that turns a program of this root into a host."""
+    target = Path(f"{root}{SHIM}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    command: list[str | Path] = [
+        "gcc", "-DSHIM", "-O1", "-shared", "-fPIC", "-nostdlib", "-fvisibility=hidden", "-Wl,-z,now", "-o", target,
+        real.HERE / "plain.c", *real.libc_files(root),
+    ]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def _add(groups: Iterable[Group], versions: dict[str, str], root: Path) -> None:
+    """What make_root adds to the Debian packages."""
+    for group in groups:
+        for name in group.packages.split() if group.kind != "deb" else ():
+            versions[name] = (_wheel if group.kind == "wheel" else _npm)(name, root)
+    _shim(root)
+    # the links of update-alternatives(1), which only a package's own script makes
+    directories = [one for one in ("blas", "lapack") if (root / real.LIB / one).is_dir()]
+    text = "".join(f"/usr/{real.LIB}/{one}\n" for one in directories)
+    (root / "etc/ld.so.conf.d/alternatives.conf").write_text(text)
+    (root / "packages/VERSIONS.json").write_text(json.dumps(versions))
+
+
+@functools.cache
+def packages_root(groups: tuple[Group, ...]) -> tuple[Path | None, str]:
+    """(a root that holds the packages of all groups, "") or (None, why it cannot be had)."""
+    if os.geteuid() != 0:
+        return None, "not run: only root may chroot"
+    try:
+        suite = _suite()
+        if archive() is None:
+            return None, "not run: not reachable: apt's configuration names no Debian archive"
+        content = [(one.kind, one.packages, one.needs) for one in groups], (real.HERE / "plain.c").read_bytes()
+        tag = hashlib.sha256(repr(content).encode()).hexdigest()[:12]
+        root = cache() / "sysroots" / f"packages-{suite}-{tag}"
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with Path(f"{root}.lock").open("w") as lock:
+            flock(lock, LOCK_EX)
+            if not root.is_dir():
+                index = Index(suite)
+                wanted = index.matching(" ".join(f"{one.needs} {one.packages * (one.kind == 'deb')}" for one in groups))
+                versions = {name: index.version(name) for name in wanted}
+                make_root(root, index, index.closure(wanted), functools.partial(_add, groups, versions))
+    except (OSError, urllib.error.URLError, subprocess.SubprocessError, lzma.LZMAError) as error:
+        return None, f"not run: not reachable: {error}"
+    return root, ""
+
+
+def versions(root: Path) -> dict[str, str]:
+    """Name -> version of what was asked for."""
+    found: dict[str, str] = json.loads((root / "packages/VERSIONS.json").read_text())
+    return found
+
+
+def packages(group: Group, root: Path) -> list[str]:
+    """The names of a group's packages."""
+    if group.kind != "deb":
+        return group.packages.split()
+    return [one for one in versions(root) if any(re.fullmatch(each, one) for each in group.packages.split())]
+
+
+def files(group: Group, root: Path) -> list[str]:
+    """The shared objects of a group, as seen inside the root: regular ELF files by the names of such."""
+    found = dict[str, None]()
+    for name in packages(group, root):
+        listed = root / "packages" / (name if group.kind != "npm" else name.replace("@", "").replace("/", "-"))
+        for line in listed.read_text("utf-8", "surrogateescape").splitlines():
+            path = line.removeprefix(".")
+            outside = f"{root}{path}"
+            if (".so" in path or path.endswith(".node")) and os.path.isfile(outside) and not os.path.islink(outside):
+                with open(outside, "rb") as file:
+                    if file.read(4) == b"\x7fELF":
+                        found[path] = None
+    return sorted(found)
+
+
+def _program(pattern: str, root: Path) -> str:
+    """The path inside the root of a host."""
+    found = sorted(root.glob(pattern.lstrip("/")))
+    if not found:
+        raise OSError(f"{root} has no {pattern}")
+    return str(found[-1]).removeprefix(str(root))
+
+
+def scenario(
+    root: Path, group: Group, host: str, step: str, library_path: str | None = None
+) -> tuple[Scenario, dict[str, str]]:
+    """The question, and the environment of its process."""
+    env = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "LC_ALL": "C"}
+    if library_path is not None:
+        env["LD_LIBRARY_PATH"] = library_path
+    program = None
+    if host != "plain":
+        program = _program(group.host if host == "natural" else group.wrong, root)
+        env |= {"LD_PRELOAD": SHIM, "DLWHY_STEPS": f"{WORK}/steps", "DLWHY_REPORT": f"{WORK}/report"}
+    return Scenario(group.name, group.kind, (), (step,), env, program, "/tmp"), env
+
+
+def observe(one: Scenario, root: Path, words: tuple[int, int] | None) -> real.RealRun:
+    """Run it in the real loader."""
+    if one.program is None:
+        return real.run(root, list(one.steps), one.env, one.cwd, WORK, words)
+    here = Path(f"{root}{WORK}")
+    here.mkdir(parents=True, exist_ok=True)
+    (here / "steps").write_bytes("".join(step + "\n" for step in one.steps).encode("utf-8", "surrogateescape"))
+    (here / "report").unlink(missing_ok=True)
+    env = dict(one.env)
+    if words:
+        env |= {"DLWHY_USED": str(words[0]), "DLWHY_OPTIONAL": str(words[1])}
+    with real.proc(root, Path(one.program)):
+        status, stderr = real.spawn(root, [one.program], Path(one.program), env, one.cwd)
+    return real.read(here / "report", status, stderr)
+
+
+def predict(one: Scenario, root: Path) -> dlwhy.CheckReport:
+    """Ask dlwhy."""
+    if one.program is None:
+        return dlwhy.check(list(one.steps), dlwhy.Host.plain(one.env), sysroot=str(root), cwd=one.cwd)
+    host = dlwhy.Host.executable(one.program, one.env)
+    return dlwhy.check(list(one.steps), host, sysroot=str(root), cwd=one.cwd, caller=SHIM)
+
+
+def _explanation(one: Scenario, root: Path, seen: real.RealRun, said: dlwhy.CheckReport) -> str | None:
+    """Whether a difference came when the loader had done its work: a constructor of a library was running."""
+    start = said.host.startup
+    if not seen.started:
+        ours, who = start.outcome, "a constructor of the program's own libraries"
+        loaded: tuple[str, ...] = start.loaded
+        more: tuple[str, ...] = ()
+    else:
+        mine, theirs = said.steps[0], seen.steps[0]
+        ours, loaded, who = mine.outcome, mine.loaded, "its own constructor, or that of a library it brings along,"
+        more = theirs.loaded[len(loaded) :]
+        if theirs.outcome != "dies" and (theirs.outcome != "loads" or theirs.loaded[: len(loaded)] != loaded):
+            return None
+    if ours != "loads":
+        return None
+    debug = observe(one._replace(env={**one.env, "LD_DEBUG": "files"}), root, None).stderr
+    first = min((place for name in loaded if (place := debug.find(b"calling init: " + os.fsencode(name))) >= 0),
+                default=-1)  # fmt: skip
+    made = re.findall(rb"file=(\S+) \[0\];  generating link map", debug[:first] if first >= 0 else b"")
+    if [name.rpartition("/")[2] for name in loaded[-len(made) :]] != [
+        os.fsdecode(name.rpartition(b"/")[2]) for name in made[-len(loaded) :]
+    ]:
+        return None
+    if not more:
+        return f"{who} ends the process"
+    found = debug.find(b"file=" + os.fsencode(more[0].rpartition("/")[2]))
+    return f"{who} loads more" if found > first else None
+
+
+def _judge(
+    group: Group, file: str, host: str, way: str, root: Path, one: Scenario, offsets: tuple[int, int] | None
+) -> tuple[Run, real.RealRun | None]:
+    """One process, compared."""
+    seen = None
+    try:
+        signal.alarm(LOADER_LIMIT)
+        seen = observe(one, root, offsets)
+        outcome = seen.steps[0].outcome if seen.steps else "no start"
+        said = predict(one, root)
+        verdict = compare.judge(one, seen, said, noisy=True)
+        mark, words = "agrees", ((seen.steps[0].message if seen.steps else seen.stderr) or b"").decode(errors="replace")
+        if verdict.undecided:
+            missing = said.steps[0].because if said.steps else said.host.startup.because
+            mark, words = "undecided", missing or "not told"
+        elif verdict.differences:
+            why = _explanation(one, root, seen, said)
+            mark, words = ("explained", why) if why else ("differs", "; ".join(verdict.differences))
+        return Run(group.name, file, host, way, outcome, mark, words), seen
+    except Exception:  # noqa: BLE001 -- one file never hides another
+        return Run(group.name, file, host, way, "?", "differs", traceback.format_exc()[-1500:]), seen
+    finally:
+        signal.alarm(0)
+
+
+@contextlib.contextmanager
+def without(root: Path, path: str) -> Iterator[None]:
+    """Take a library away for a while: the file that a name inside the root leads to."""
+    inside = Files(str(root)).resolve(path)
+    file = Path(f"{root}{inside}")
+    gone = file.with_name(f"{file.name}.taken-away")
+    file.rename(gone)
+    try:
+        yield
+    finally:
+        gone.rename(file)
+
+
+def _soname(root: Path, file: str) -> str:
+    """How a library is asked for by name: as it calls itself, else as its file is called."""
+    with contextlib.suppress(DlwhyError):
+        dynamic = Objects(Files(str(root))).elf(file).dynamic
+        if dynamic is not None and dynamic.soname:
+            return dynamic.soname
+    return file.rpartition("/")[2]
+
+
+def examine(group: Group, file: str, root: Path, words: tuple[int, int] | None) -> list[Run]:
+    """All processes of one file."""
+    result = []
+    directory = file.rpartition("/")[0]
+    came: tuple[str, ...] = ()
+    for host in ("plain", "natural", "wrong"):
+        one, _ = scenario(root, group, host, f"now:{file}")
+        run, seen = _judge(group, file, host, "path", root, one, words)
+        result.append(run)
+        if host == "natural" and seen is not None and seen.steps:
+            came = tuple(name for name in seen.steps[0].loaded if name != file)
+    name = _soname(root, file)
+    for host, step, library_path in (("natural", f"lazy-global:{name}", directory), ("plain", f"now:{name}", None)):
+        one, _ = scenario(root, group, host, step, library_path)
+        result.append(_judge(group, file, host, "name", root, one, words)[0])
+    if came:
+        taken = random.Random(file).choice(came)
+        with without(root, taken):
+            one, _ = scenario(root, group, "natural", f"now:{file}")
+            result.append(_judge(group, file, "natural", f"without {taken}", root, one, words)[0])
+    return result
+
+
+_own_root: Path | None = None
+
+
+def _enter(root: Path, copies: Path) -> None:
+    """Give a worker its own copy of the root, of links, so that taking a file away disturbs nobody."""
+    global _own_root  # noqa: PLW0603 -- a worker process has one
+    _own_root = copies / str(os.getpid())
+    subprocess.run(["cp", "-al", root, _own_root], check=True)
+
+
+def _one(group: Group, file: str) -> list[Run]:
+    assert _own_root is not None
+    return examine(group, file, _own_root, real.rtld_words(_own_root))
+
+
+def campaign(groups: Iterable[Group], root: Path, workers: int = 2) -> Iterator[Run]:
+    """Yield what came of every process of every file of the groups."""
+    signal.signal(signal.SIGALRM, _late)
+    copies = Path(tempfile.mkdtemp(prefix="copies-", dir=root.parent))
+    try:
+        with ProcessPoolExecutor(workers, get_context("fork"), _enter, (root, copies)) as pool:
+            tasks = [pool.submit(_one, group, file) for group in groups for file in files(group, root)]
+            for task in as_completed(tasks):
+                yield from task.result()
+    finally:
+        shutil.rmtree(copies, ignore_errors=True)
+
+
+def _late(*_: object) -> None:
+    raise TimeoutError(f"more than {LOADER_LIMIT} seconds")
+
+
+HEAD = ("package", "files", "processes", "loads", "refused", "agree", "explained", "undecided", "differ")
+
+
+def table(groups: Iterable[Group], runs: Iterable[Run]) -> list[list[str]]:
+    """Rows of counts, the head first."""
+    counts: Counter[tuple[str, str]] = Counter()
+    seen = set()
+    for run in runs:
+        key = (run.group, run.file)
+        marks = ["processes", "loads" if run.outcome == "loads" else "refused"]
+        marks.append({"agrees": "agree", "differs": "differ"}.get(run.verdict, run.verdict))
+        counts.update((run.group, mark) for mark in marks)
+        if key not in seen:
+            seen.add(key)
+            counts[run.group, "files"] += 1
+    names = list(dict.fromkeys(group.name for group in groups))
+    rows = [[name, *(str(counts[name, mark]) for mark in HEAD[1:])] for name in names]
+    total = [sum(counts[name, mark] for name in names) for mark in HEAD[1:]]
+    return [list(HEAD), *rows, ["all", *map(str, total)]]
