@@ -1,14 +1,17 @@
 """The agreement of dlwhy with real loaders, counted: `python -m tests.oracle.agreement [--seed N] [--scenarios N] ...`.
 
 Runs random scenarios of every family on every loader that can be had, prints a table with a row for each, and every
-difference with the scenario that shows it. `--libraries` opens the shared objects of whole systems too. `--only N` runs
-one scenario again and keeps its files. `--write` puts the tables into docs/agreement.md.
+difference with the scenario that shows it. `--libraries` opens the shared objects of whole systems too, `--packages`
+those of Debian packages, wheels and npm packages in the programs that load them. `--only N` runs one scenario again and
+keeps its files. `--write` puts the tables into docs/agreement.md; what was not measured stays there as it is, so that
+`--scenarios 0 --packages --write` renews one table.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime as dt
+import re
 import secrets
 import shutil
 import sys
@@ -19,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from dlwhy.files import Files
 from dlwhy.loader.objects import Objects
-from tests.oracle import catalogue, compare, libraries, real
+from tests.oracle import catalogue, compare, libraries, packages, real
 from tests.oracle.build import Workshop
 from tests.oracle.scenarios import FAMILIES, placed, scenario
 from tests.oracle.sysroots import cache, roots
@@ -162,6 +165,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", type=int, default=None, help="one scenario by number, its files kept")
     parser.add_argument("--show", type=int, default=40, help="differences printed")
     parser.add_argument("--libraries", action="store_true", help="the shared objects of whole systems too")
+    parser.add_argument("--packages", action="store_true", help="the files of packages in their own programs too")
+    parser.add_argument("--package", action="append", default=[], help="only these rows of --packages")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/agreement.md")
     arguments = parser.parse_args(argv)
     seed = arguments.seed if arguments.seed is not None else secrets.randbelow(1 << 31)
@@ -182,27 +187,58 @@ def main(argv: list[str] | None = None) -> int:
             words = real.rtld_words(root)
             for each in chosen:
                 tally.add(loader, family, one(each, root, made, words, keep=arguments.only is not None))
-    print(_plain(tally.table()), *sorted(set(not_run)), sep="\n")
-    print(_plain(tally.rows()))
+    if numbers:
+        print(_plain(tally.table()), *sorted(set(not_run)), sep="\n")
+        print(_plain(tally.rows()))
     rows, rest = library_rows(tally, arguments.loader) if arguments.libraries else ([], [])
     if rows:
         print(_plain(rows), *rest, sep="\n")
+    measured = _measured(seed, tally, sorted(set(not_run))) if numbers else {}
+    if rows:
+        measured["Libraries of whole systems"] = "\n\n".join((_markdown(rows), _bullets(rest)))
+    if arguments.packages:
+        measured["Packages in the programs that load them"] = package_rows(tally, arguments.package)
     if arguments.write:
-        _write(seed, tally, rows, rest, sorted(set(not_run)))
+        _write(measured)
     return 1 if tally.differences > len(rest) else 0
 
 
-def _write(seed: int, tally: Tally, rows: list[list[str]], rest: list[str], not_run: list[str]) -> None:
+def package_rows(tally: Tally, names: list[str]) -> str:
+    """The files of packages in three hosts each, as the page has them."""
+    root, why = packages.packages_root(packages.GROUPS)
+    if root is None:
+        print(why)
+        return f"Not run: {why}"
+    groups = [one for one in packages.GROUPS if not names or one.name in names]
+    runs = []
+    for each in packages.campaign(groups, root):
+        runs.append(each)
+        if each.verdict == "differs":
+            tally.tell(f"{each.group} {each.file} in {each.host} by {each.way}:", each.words)
+    rows, causes = packages.table(groups, runs, root), packages.causes(runs)
+    print(_plain(rows), *causes, sep="\n")
+    about = f"{dt.datetime.now(tz=dt.UTC).date()}; glibc {release(root)}. Versions: {packages.taken(groups, root)}."
+    return "\n\n".join((about, _markdown(rows), _bullets(causes)))
+
+
+def _bullets(lines: list[str]) -> str:
+    return "\n".join(f"- {one}" for one in lines)
+
+
+def _measured(seed: int, tally: Tally, not_run: list[str]) -> dict[str, str]:
+    """Heading -> what stands below it; the first has none."""
     loaders = ", ".join(f"{name}: glibc {release(root)}" for name, root in roots().items() if isinstance(root, Path))
-    parts = [
-        f"{dt.datetime.now(tz=dt.UTC).date()}, seed {seed}; {loaders}.", _markdown(tally.table()),
-        *(f"Not run: {one}" for one in not_run),
-    ]  # fmt: skip
-    parts += ["### What the loaders were heard to say", _markdown(tally.rows())]
-    if rows:
-        parts += ["### Libraries of whole systems", _markdown(rows), "\n".join(f"- {one}" for one in rest)]
+    head = f"{dt.datetime.now(tz=dt.UTC).date()}, seed {seed}; {loaders}."
+    first = [head, _markdown(tally.table()), *(f"Not run: {one}" for one in not_run)]
+    return {"": "\n\n".join(first), "What the loaders were heard to say": _markdown(tally.rows())}
+
+
+def _write(measured: dict[str, str]) -> None:
     text = PAGE.read_text("utf-8")
     head, tail = text.split(BEGIN)[0], text.split(END)[1]
+    first, *more = re.split(r"(?m)^### (.*)$", text.split(BEGIN)[1].split(END)[0])
+    sections = {"": first, **dict(zip(more[::2], more[1::2], strict=True))} | measured
+    parts = [f"### {title}\n\n{body.strip()}" if title else body.strip() for title, body in sections.items()]
     PAGE.write_text(f"{head}{BEGIN}\n\n" + "\n\n".join(parts) + f"\n\n{END}{tail}", "utf-8")
 
 

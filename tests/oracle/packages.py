@@ -380,7 +380,8 @@ def _judge(
 @contextlib.contextmanager
 def without(root: Path, path: str) -> Iterator[None]:
     """Take a library away for a while: the file that a name inside the root leads to."""
-    inside = Files(str(root)).resolve(path)
+    with contextlib.closing(Files(str(root))) as opened:
+        inside = opened.resolve(path)
     file = Path(f"{root}{inside}")
     gone = file.with_name(f"{file.name}.taken-away")
     file.rename(gone)
@@ -392,8 +393,8 @@ def without(root: Path, path: str) -> Iterator[None]:
 
 def _soname(root: Path, file: str) -> str:
     """How a library is asked for by name: as it calls itself, else as its file is called."""
-    with contextlib.suppress(DlwhyError):
-        dynamic = Objects(Files(str(root))).elf(file).dynamic
+    with contextlib.suppress(DlwhyError), contextlib.closing(Files(str(root))) as opened:
+        dynamic = Objects(opened).elf(file).dynamic
         if dynamic is not None and dynamic.soname:
             return dynamic.soname
     return file.rpartition("/")[2]
@@ -437,13 +438,20 @@ def _one(group: Group, file: str) -> list[Run]:
     return examine(group, file, _own_root, real.rtld_words(_own_root))
 
 
-def campaign(groups: Iterable[Group], root: Path, workers: int = 2) -> Iterator[Run]:
-    """Yield what came of every process of every file of the groups."""
+def campaign(
+    groups: Iterable[Group], root: Path, workers: int = 2, most: int | None = None, seed: int = 0
+) -> Iterator[Run]:
+    """Yield what came of every process of every file of the groups; of `most` files of each, drawn by `seed`."""
     signal.signal(signal.SIGALRM, _late)
     copies = Path(tempfile.mkdtemp(prefix="copies-", dir=root.parent))
     try:
         with ProcessPoolExecutor(workers, get_context("fork"), _enter, (root, copies)) as pool:
-            tasks = [pool.submit(_one, group, file) for group in groups for file in files(group, root)]
+            tasks = []
+            for group in groups:
+                chosen = files(group, root)
+                if most is not None and most < len(chosen):
+                    chosen = random.Random(f"{seed}/{group.name}").sample(chosen, most)
+                tasks += [pool.submit(_one, group, file) for file in chosen]
             for task in as_completed(tasks):
                 yield from task.result()
     finally:
@@ -454,22 +462,43 @@ def _late(*_: object) -> None:
     raise TimeoutError(f"more than {LOADER_LIMIT} seconds")
 
 
-HEAD = ("package", "files", "processes", "loads", "refused", "agree", "explained", "undecided", "differ")
+HEAD = ("packages", "host", "files", "processes", "loads", "refused", "agree", "explained", "undecided", "differ")
 
 
-def table(groups: Iterable[Group], runs: Iterable[Run]) -> list[list[str]]:
+def table(groups: Iterable[Group], runs: Iterable[Run], root: Path) -> list[list[str]]:
     """Rows of counts, the head first."""
     counts: Counter[tuple[str, str]] = Counter()
-    seen = set()
+    counts.update((group, "files") for group, _ in {(run.group, run.file) for run in runs})
     for run in runs:
-        key = (run.group, run.file)
-        marks = ["processes", "loads" if run.outcome == "loads" else "refused"]
-        marks.append({"agrees": "agree", "differs": "differ"}.get(run.verdict, run.verdict))
+        marks = ("processes", "loads" if run.outcome == "loads" else "refused",
+                 {"agrees": "agree", "differs": "differ"}.get(run.verdict, run.verdict))  # fmt: skip
         counts.update((run.group, mark) for mark in marks)
-        if key not in seen:
-            seen.add(key)
-            counts[run.group, "files"] += 1
-    names = list(dict.fromkeys(group.name for group in groups))
-    rows = [[name, *(str(counts[name, mark]) for mark in HEAD[1:])] for name in names]
-    total = [sum(counts[name, mark] for name in names) for mark in HEAD[1:]]
-    return [list(HEAD), *rows, ["all", *map(str, total)]]
+    shown = [group for group in groups if counts[group.name, "files"]]
+    rows = [
+        [one.name, _program(one.host, root).rpartition("/")[2], *(str(counts[one.name, mark]) for mark in HEAD[2:])]
+        for one in shown
+    ]
+    total = [sum(counts[one.name, mark] for one in shown) for mark in HEAD[2:]]
+    return [list(HEAD), *rows, ["all", "", *map(str, total)]]
+
+
+def causes(runs: Iterable[Run]) -> list[str]:
+    """What keeps processes from agreeing, with how many and where: one sentence each."""
+    found: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        if run.verdict != "agrees":
+            words = run.words.replace(run.file, "FILE") if run.verdict != "differs" else f"{run.file}: {run.words}"
+            found.setdefault((run.verdict, words[:600]), []).append(run)
+    result = []
+    for (verdict, words), those in sorted(found.items()):
+        groups = Counter(run.group for run in those)
+        where = ", ".join(f"{name} {number}" for name, number in sorted(groups.items()))
+        result.append(f"{len(those)} {verdict}: {words} ({where})")
+    return result
+
+
+def taken(groups: Iterable[Group], root: Path) -> str:
+    """The packages whose files were opened, with their versions."""
+    known = versions(root)
+    names = dict.fromkeys(name for group in groups for name in packages(group, root) if files(group, root))
+    return ", ".join(f"{name} {known[name]}" for name in names)
