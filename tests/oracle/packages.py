@@ -89,7 +89,7 @@ GROUPS = (
     Group("postgresql", "deb", r"postgresql-\d+ postgresql-pl(python3|perl|tcl)-\d+",
           "/usr/lib/postgresql/*/bin/postgres", _PERL, "perl"),
     Group("gimp", "deb", r"gimp libgimp2\.0 libgegl-0\.4-0 libbabl-0\.1-0",
-          "/usr/bin/gimp-2.*", _NODE, "nodejs"),
+          "/usr/bin/gimp-2.*", _PYTHON, "python3-minimal"),
     Group("vlc", "deb", "vlc-plugin-base vlc-plugin-video-output libvlccore9",
           "/usr/bin/vlc", "/usr/bin/gst-launch-1.0", r"vlc-bin gstreamer1\.0-tools"),
     Group("openjdk", "deb", r"openjdk-\d+-jre-headless",
@@ -99,7 +99,7 @@ GROUPS = (
     Group("qt", "deb", "libqt5gui5 libqt5network5 libqt5sql5-sqlite qml-module-qtquick2 qml-module-qtquick-controls",
           "/usr/lib/qt5/bin/qmlscene", "/usr/bin/vlc", "qmlscene vlc-bin"),
     Group("python", "deb", r"python3-(numpy|lxml|pil|cryptography|yaml|psycopg2|dbus|gi) libpython3\.\d+-stdlib",
-          _PYTHON, _NODE, "python3-minimal nodejs"),
+          _PYTHON, _PERL, "python3-minimal perl"),
     Group("collectd", "deb", "collectd-core",
           "/usr/sbin/collectd", _PERL, "perl"),
     Group("nginx", "deb", "libnginx-mod-(http-.*|stream.*|mail)",
@@ -109,12 +109,12 @@ GROUPS = (
     Group("PAM and NSS", "deb", "libpam-modules libsasl2-modules libnss-.*",
           "/usr/bin/su", _PYTHON, "util-linux python3-minimal"),
     Group("C library", "deb", "libc6",
-          "/usr/bin/iconv", _NODE, "libc-bin nodejs"),
-    Group("samba", "deb", "samba-libs samba-vfs-modules",
+          "/usr/bin/iconv", _PERL, "libc-bin perl"),
+    Group("samba", "deb", "samba-vfs-modules",
           "/usr/sbin/smbd", _PERL, "samba perl"),
     Group("libreoffice", "deb", "libreoffice-core",
           "/usr/lib/libreoffice/program/soffice.bin", _PYTHON, "python3-minimal"),
-    *(Group(name, "wheel", name, _PYTHON, _NODE, "python3-minimal nodejs") for name in (
+    *(Group(name, "wheel", name, _PYTHON, _PERL, "python3-minimal perl") for name in (
         "numpy", "scipy", "pandas", "pyarrow", "grpcio", "opencv-python-headless", "lxml", "cryptography", "pillow",
         "pyzmq", "h5py", "onnxruntime", "scikit-learn", "psycopg2-binary", "uvloop", "tokenizers")),
     *(Group(name, "npm", name, _NODE, _PYTHON, "nodejs python3-minimal") for name in (
