@@ -133,7 +133,7 @@ class Run(NamedTuple):
     host: str
     """"plain", "natural" or "wrong"."""
     way: str
-    """"path", "name", or "without NAME" of the library taken away."""
+    """"path", "name", "without NAME" of the library taken away, or "together with N" others in one process."""
     outcome: str
     """What really happened: "loads", "fails", "dies" or "no start"."""
     verdict: str
@@ -285,10 +285,8 @@ def _program(pattern: str, root: Path) -> str:
     return str(found[-1]).removeprefix(str(root))
 
 
-def scenario(
-    root: Path, group: Group, host: str, step: str, library_path: str | None = None
-) -> tuple[Scenario, dict[str, str]]:
-    """The question, and the environment of its process."""
+def scenario(root: Path, group: Group, host: str, *steps: str, library_path: str | None = None) -> Scenario:
+    """The question: which program, with which environment, opens what."""
     env = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "LC_ALL": "C"}
     if library_path is not None:
         env["LD_LIBRARY_PATH"] = library_path
@@ -296,23 +294,20 @@ def scenario(
     if host != "plain":
         program = _program(group.host if host == "natural" else group.wrong, root)
         env |= {"LD_PRELOAD": SHIM, "DLWHY_STEPS": f"{WORK}/steps", "DLWHY_REPORT": f"{WORK}/report"}
-    return Scenario(group.name, group.kind, (), (step,), env, program, "/tmp"), env
+    return Scenario(group.name, group.kind, (), steps, env, program, "/tmp")
 
 
 def observe(one: Scenario, root: Path, words: tuple[int, int] | None) -> real.RealRun:
     """Run it in the real loader."""
     if one.program is None:
         return real.run(root, list(one.steps), one.env, one.cwd, WORK, words)
-    here = Path(f"{root}{WORK}")
-    here.mkdir(parents=True, exist_ok=True)
-    (here / "steps").write_bytes("".join(step + "\n" for step in one.steps).encode("utf-8", "surrogateescape"))
-    (here / "report").unlink(missing_ok=True)
+    report = real.ready(Path(f"{root}{WORK}"), list(one.steps))
     env = dict(one.env)
     if words:
         env |= {"DLWHY_USED": str(words[0]), "DLWHY_OPTIONAL": str(words[1])}
     with real.proc(root, Path(one.program)):
         status, stderr = real.spawn(root, [one.program], Path(one.program), env, one.cwd)
-    return real.read(here / "report", status, stderr)
+    return real.read(report, status, stderr)
 
 
 def predict(one: Scenario, root: Path) -> dlwhy.CheckReport:
@@ -324,32 +319,36 @@ def predict(one: Scenario, root: Path) -> dlwhy.CheckReport:
 
 
 def _explanation(one: Scenario, root: Path, seen: real.RealRun, said: dlwhy.CheckReport) -> str | None:
-    """Whether a difference came when the loader had done its work: a constructor of a library was running."""
-    start = said.host.startup
+    """Whether the first difference came when the loader had done what was predicted, and run a constructor."""
     if not seen.started:
-        ours, who = start.outcome, "a constructor of the program's own libraries"
-        loaded: tuple[str, ...] = start.loaded
+        outcome, loaded = said.host.startup.outcome, said.host.startup.loaded[1:]
         more: tuple[str, ...] = ()
     else:
-        mine, theirs = said.steps[0], seen.steps[0]
-        ours, loaded, who = mine.outcome, mine.loaded, "its own constructor, or that of a library it brings along,"
-        more = theirs.loaded[len(loaded) :]
+        pairs = [pair for pair in zip(said.steps, seen.steps, strict=False)
+                 if (pair[0].outcome, pair[0].loaded) != (pair[1].outcome, pair[1].loaded)]  # fmt: skip
+        if not pairs:
+            return None
+        mine, theirs = pairs[0]
+        outcome, loaded, more = mine.outcome, mine.loaded, theirs.loaded[len(mine.loaded) :]
         if theirs.outcome != "dies" and (theirs.outcome != "loads" or theirs.loaded[: len(loaded)] != loaded):
             return None
-    if ours != "loads":
+    if outcome != "loads":
         return None
     debug = observe(one._replace(env={**one.env, "LD_DEBUG": "files"}), root, None).stderr
-    first = min((place for name in loaded if (place := debug.find(b"calling init: " + os.fsencode(name))) >= 0),
-                default=-1)  # fmt: skip
-    made = re.findall(rb"file=(\S+) \[0\];  generating link map", debug[:first] if first >= 0 else b"")
-    if [name.rpartition("/")[2] for name in loaded[-len(made) :]] != [
-        os.fsdecode(name.rpartition(b"/")[2]) for name in made[-len(loaded) :]
-    ]:
+    places = [place for name in loaded if (place := debug.find(b"calling init: " + os.fsencode(name) + b"\n")) >= 0]
+    first = min(places, default=0)
+    made = [os.fsdecode(name) for name in re.findall(rb"file=(\S+) \[0\];  generating link map", debug[:first])]
+    mapped = [name for name in loaded if name != real.LOADER]  # the kernel maps that one
+    if not made or _bases(made[-len(mapped) :]) != _bases(mapped):
         return None
     if not more:
-        return f"{who} ends the process"
-    found = debug.find(b"file=" + os.fsencode(more[0].rpartition("/")[2]))
-    return f"{who} loads more" if found > first else None
+        return "a constructor ends the process"
+    found = max(debug.find(b"file=" + os.fsencode(name) + b" [0]") for name in (more[0], *_bases(more[:1])))
+    return "a constructor loads more" if found > first else None
+
+
+def _bases(names: Iterable[str]) -> list[str]:
+    return [name.rpartition("/")[2] for name in names]
 
 
 def _judge(
@@ -360,13 +359,14 @@ def _judge(
     try:
         signal.alarm(LOADER_LIMIT)
         seen = observe(one, root, offsets)
-        outcome = seen.steps[0].outcome if seen.steps else "no start"
+        outcome = next((step.outcome for step in seen.steps if step.outcome != "loads"), "loads")
+        outcome = outcome if seen.started else "no start"
         said = predict(one, root)
         verdict = compare.judge(one, seen, said, noisy=True)
-        mark, words = "agrees", ((seen.steps[0].message if seen.steps else seen.stderr) or b"").decode(errors="replace")
+        mark, words = "agrees", b"\n".join(verdict.messages[:1]).decode(errors="replace")
         if verdict.undecided:
-            missing = said.steps[0].because if said.steps else said.host.startup.because
-            mark, words = "undecided", missing or "not told"
+            facts = [said.host.startup.because, *(step.because for step in said.steps if step.outcome == "undecided")]
+            mark, words = "undecided", facts[-1] or "not told"
         elif verdict.differences:
             why = _explanation(one, root, seen, said)
             mark, words = ("explained", why) if why else ("differs", "; ".join(verdict.differences))
@@ -400,27 +400,45 @@ def _soname(root: Path, file: str) -> str:
     return file.rpartition("/")[2]
 
 
-def examine(group: Group, file: str, root: Path, words: tuple[int, int] | None) -> list[Run]:
+def examine(group: Group, file: str, root: Path, offsets: tuple[int, int] | None) -> list[Run]:
     """All processes of one file."""
     result = []
-    directory = file.rpartition("/")[0]
-    came: tuple[str, ...] = ()
+    random_of = random.Random(file)
+    came: list[str] = []
+    start: list[str] = []
     for host in ("plain", "natural", "wrong"):
-        one, _ = scenario(root, group, host, f"now:{file}")
-        run, seen = _judge(group, file, host, "path", root, one, words)
+        one = scenario(root, group, host, f"now:{file}")
+        run, seen = _judge(group, file, host, "path", root, one, offsets)
         result.append(run)
         if host == "natural" and seen is not None and seen.steps:
-            came = tuple(name for name in seen.steps[0].loaded if name != file)
+            came = [name for name in seen.steps[0].loaded if name != file]
+            start = [name for name in seen.start_maps[2:] if name != real.LOADER]
     name = _soname(root, file)
-    for host, step, library_path in (("natural", f"lazy-global:{name}", directory), ("plain", f"now:{name}", None)):
-        one, _ = scenario(root, group, host, step, library_path)
-        result.append(_judge(group, file, host, "name", root, one, words)[0])
-    if came:
-        taken = random.Random(file).choice(came)
-        with without(root, taken):
-            one, _ = scenario(root, group, "natural", f"now:{file}")
-            result.append(_judge(group, file, "natural", f"without {taken}", root, one, words)[0])
+    for host, step, library_path in (
+        ("natural", f"lazy-global:{name}", file.rpartition("/")[0]), ("plain", f"now:{name}", None),
+    ):  # fmt: skip
+        one = scenario(root, group, host, step, library_path=library_path)
+        result.append(_judge(group, file, host, "name", root, one, offsets)[0])
+    one = scenario(root, group, "natural", f"now:{file}")
+    for names in (came, start if random_of.randrange(8) == 0 else []):
+        if names:
+            taken = random_of.choice(names)
+            with without(root, taken):
+                result.append(_judge(group, file, "natural", f"without {taken}", root, one, offsets)[0])
     return result
+
+
+TOGETHER = 25
+"""Files opened in one process, one after the other."""
+
+
+def examine_together(group: Group, chosen: list[str], root: Path, offsets: tuple[int, int] | None) -> list[Run]:
+    """Files in one process of their own program, in a random order and in random modes."""
+    random_of = random.Random(chosen[0])
+    mixed = random_of.sample(chosen, len(chosen))
+    steps = [f"{random_of.choice(('now', 'now', 'lazy', 'now-global', 'lazy-global'))}:{file}" for file in mixed]
+    one = scenario(root, group, "natural", *steps)
+    return [_judge(group, chosen[0], "natural", f"together with {len(chosen) - 1}", root, one, offsets)[0]]
 
 
 _own_root: Path | None = None
@@ -433,9 +451,12 @@ def _enter(root: Path, copies: Path) -> None:
     subprocess.run(["cp", "-al", root, _own_root], check=True)
 
 
-def _one(group: Group, file: str) -> list[Run]:
+def _task(group: Group, chosen: list[str]) -> list[Run]:
     assert _own_root is not None
-    return examine(group, file, _own_root, real.rtld_words(_own_root))
+    offsets = real.rtld_words(_own_root)
+    if len(chosen) > 1:
+        return examine_together(group, chosen, _own_root, offsets)
+    return examine(group, chosen[0], _own_root, offsets)
 
 
 def campaign(
@@ -451,7 +472,9 @@ def campaign(
                 chosen = files(group, root)
                 if most is not None and most < len(chosen):
                     chosen = random.Random(f"{seed}/{group.name}").sample(chosen, most)
-                tasks += [pool.submit(_one, group, file) for file in chosen]
+                tasks += [pool.submit(_task, group, [file]) for file in chosen]
+                parts = [chosen[first : first + TOGETHER] for first in range(0, len(chosen), TOGETHER)]
+                tasks += [pool.submit(_task, group, part) for part in parts if len(part) > 1]
             for task in as_completed(tasks):
                 yield from task.result()
     finally:

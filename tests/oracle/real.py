@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 LIB = "lib/x86_64-linux-gnu"
+LOADER = "/lib64/ld-linux-x86-64.so.2"
 # size of _rtld_global -> (offset of dl_tls_static_used, offset of dl_tls_static_optional), x86-64 Debian builds
 RTLD_WORDS = {4000: (3936, 3952), 4336: (4224, 4232), 2888: (2776, 2784), 2120: (2008, 2016)}
 
@@ -122,11 +123,7 @@ def run(
     `work` is a directory below which files are written; it has the same name inside and outside.
     """
     inside = root != Path("/")
-    here = Path(f"{root}{work}") if inside else work
-    here.mkdir(parents=True, exist_ok=True)
-    (here / "steps").write_bytes("".join(step + "\n" for step in steps).encode("utf-8", "surrogateescape"))
-    report = here / "report"
-    report.unlink(missing_ok=True)
+    report = ready(Path(f"{root}{work}") if inside else work, steps)
     argv0 = program or "plain"
     image = Path(program) if program else plain(root)
     if inside and not program:
@@ -145,6 +142,15 @@ def run(
     with proc(root, image) if inside else nullcontext():
         status, stderr = spawn(root, arguments, executable, env, cwd)
     return read(report, status, stderr)
+
+
+def ready(here: Path, steps: list[str]) -> Path:
+    """Write the steps for a host of ours into a directory; where its report will be."""
+    here.mkdir(parents=True, exist_ok=True)
+    for name in ("steps", "report"):
+        (here / name).unlink(missing_ok=True)  # never written over: other copies of a root may share a file by links
+    (here / "steps").write_bytes("".join(step + "\n" for step in steps).encode("utf-8", "surrogateescape"))
+    return here / "report"
 
 
 def spawn(root: Path, arguments: list[str], image: Path, env: dict[str, str], cwd: str) -> tuple[int, bytes]:
@@ -202,4 +208,4 @@ def read(report: Path, status: int, stderr: bytes) -> RealRun:
     return RealRun(True, stderr, status, tuple(result), start or (), tls)
 
 
-__all__ = ["RealRun", "RealStep", "libc_files", "plain", "proc", "read", "rtld_words", "run", "spawn"]
+__all__ = ["RealRun", "RealStep", "libc_files", "plain", "proc", "read", "ready", "rtld_words", "run", "spawn"]

@@ -43,7 +43,7 @@ def test_a_program_with_the_shim_is_that_program(root: Path) -> None:
     """The process has the program's own libraries, and the shim as the first of the preloaded ones."""
     group = next(one for one in packages.SAMPLE if one.name == "Perl")
     (file,) = [one for one in packages.files(group, root) if one.endswith("/POSIX.so")]
-    one, _ = packages.scenario(root, group, "natural", f"now:{file}")
+    one = packages.scenario(root, group, "natural", f"now:{file}")
     seen = packages.observe(one, root, None)
     assert seen.start_maps[1] == packages.SHIM
     assert any("libperl.so" in name or "libcrypt.so" in name for name in seen.start_maps)
@@ -54,8 +54,8 @@ def test_a_wrong_prediction_is_seen(root: Path) -> None:
     """Asked of another program than really ran, dlwhy's answer is told as a difference: the comparison can fail."""
     group = next(one for one in packages.SAMPLE if one.name == "Perl")
     (file,) = [one for one in packages.files(group, root) if one.endswith("/POSIX.so")]
-    right, _ = packages.scenario(root, group, "natural", f"now:{file}")
-    other, _ = packages.scenario(root, group, "wrong", f"now:{file}")
+    right = packages.scenario(root, group, "natural", f"now:{file}")
+    other = packages.scenario(root, group, "wrong", f"now:{file}")
     seen = packages.observe(right, root, None)
     assert compare.judge(right, seen, packages.predict(right, root), noisy=True).differences == ()
     assert compare.judge(right, seen, packages.predict(other, root), noisy=True).differences
