@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.oracle import compare, packages
+from tests.oracle import compare, packages, sysroots
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,3 +60,23 @@ def test_a_wrong_prediction_is_seen(root: Path) -> None:
     seen = packages.observe(right, root, None)
     assert compare.judge(right, seen, packages.predict(right, root), noisy=True).differences == ()
     assert compare.judge(right, seen, packages.predict(other, root), noisy=True).differences
+
+
+def test_an_archive_out_of_reach_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a network the sample is told as not run, with the reason, and leaves no half-made root."""
+    if os.geteuid() != 0:
+        pytest.skip("not run: only root may chroot")
+    monkeypatch.setenv("DLWHY_CACHE", str(tmp_path))
+    for module in (packages, sysroots):
+        monkeypatch.setattr(module, "archive", lambda: "http://127.0.0.1:9/debian")
+    root, why = packages.packages_root.__wrapped__(packages.SAMPLE)
+    assert root is None
+    assert why.startswith("not run: not reachable: ")
+    assert [path for path in (tmp_path / "sysroots").iterdir() if path.is_dir()] == []
+
+
+def test_dependencies_are_read_as_the_policy_writes_them() -> None:
+    """Versions, architectures and restrictions are no part of a name; alternatives keep their order."""
+    field = "libc6 (>= 2.36), python3:any | python3-minimal, libgcc-s1 (>= 3.0) [amd64], libstdc++6 , "
+    expected = [["libc6"], ["python3", "python3-minimal"], ["libgcc-s1"], ["libstdc++6"]]
+    assert sysroots._names(field) == expected
