@@ -116,12 +116,14 @@ GROUPS = (
           "/usr/lib/libreoffice/program/soffice.bin", _PYTHON, "python3-minimal"),
     *(Group(name, "wheel", name, _PYTHON, _PERL, "python3-minimal perl") for name in (
         "numpy", "scipy", "pandas", "pyarrow", "grpcio", "opencv-python-headless", "lxml", "cryptography", "pillow",
-        "pyzmq", "h5py", "onnxruntime", "scikit-learn", "psycopg2-binary", "uvloop", "tokenizers")),
+        "pyzmq", "h5py", "onnxruntime", "scikit-learn", "psycopg2-binary", "uvloop", "tokenizers",
+        "jaxlib", "tensorflow-cpu", "polars-runtime-32", "xgboost", "faiss-cpu")),
     *(Group(name, "npm", name, _NODE, _PYTHON, "nodejs python3-minimal") for name in (
         "@img/sharp-linux-x64 @img/sharp-libvips-linux-x64", "@swc/core-linux-x64-gnu", "bcrypt", "onnxruntime-node",
         "sodium-native", "zeromq", "@napi-rs/canvas-linux-x64-gnu", "@duckdb/node-bindings-linux-x64",
         "@rollup/rollup-linux-x64-gnu", "lightningcss-linux-x64-gnu", "@parcel/watcher-linux-x64-glibc",
-        "@libsql/linux-x64-gnu", "@serialport/bindings-cpp", "@node-rs/argon2-linux-x64-gnu")),
+        "@libsql/linux-x64-gnu", "@serialport/bindings-cpp", "@node-rs/argon2-linux-x64-gnu",
+        "@tailwindcss/oxide-linux-x64-gnu", "@oxc-parser/binding-linux-x64-gnu", "@napi-rs/snappy-linux-x64-gnu")),
 )  # fmt: skip
 
 
