@@ -117,7 +117,7 @@ GROUPS = (
     *(Group(name, "wheel", name, _PYTHON, _PERL, "python3-minimal perl") for name in (
         "numpy", "scipy", "pandas", "pyarrow", "grpcio", "opencv-python-headless", "lxml", "cryptography", "pillow",
         "pyzmq", "h5py", "onnxruntime", "scikit-learn", "psycopg2-binary", "uvloop", "tokenizers",
-        "jaxlib", "tensorflow-cpu", "polars-runtime-32", "xgboost", "faiss-cpu")),
+        "jaxlib", "polars-runtime-32", "xgboost", "faiss-cpu")),
     *(Group(name, "npm", name, _NODE, _PYTHON, "nodejs python3-minimal") for name in (
         "@img/sharp-linux-x64 @img/sharp-libvips-linux-x64", "@swc/core-linux-x64-gnu", "bcrypt", "onnxruntime-node",
         "sodium-native", "zeromq", "@napi-rs/canvas-linux-x64-gnu", "@duckdb/node-bindings-linux-x64",
