@@ -135,7 +135,8 @@ class Run(NamedTuple):
     host: str
     """"plain", "natural" or "wrong"."""
     way: str
-    """"path", "name", "without NAME" of the library taken away, or "together with N" others in one process."""
+    """"path", "name", "without NAME" of the library taken away, "closed" after it was opened, "preloaded", or
+    "together with N" others in one process."""
     outcome: str
     """What really happened: "loads", "fails", "dies" or "no start"."""
     verdict: str
@@ -287,7 +288,9 @@ def _program(pattern: str, root: Path) -> str:
     return str(found[-1]).removeprefix(str(root))
 
 
-def scenario(root: Path, group: Group, host: str, *steps: str, library_path: str | None = None) -> Scenario:
+def scenario(
+    root: Path, group: Group, host: str, *steps: str, library_path: str | None = None, preload: str | None = None
+) -> Scenario:
     """The question: which program, with which environment, opens what."""
     env = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "LC_ALL": "C"}
     if library_path is not None:
@@ -295,7 +298,8 @@ def scenario(root: Path, group: Group, host: str, *steps: str, library_path: str
     program = None
     if host != "plain":
         program = _program(group.host if host == "natural" else group.wrong, root)
-        env |= {"LD_PRELOAD": SHIM, "DLWHY_STEPS": f"{WORK}/steps", "DLWHY_REPORT": f"{WORK}/report"}
+        env |= {"DLWHY_STEPS": f"{WORK}/steps", "DLWHY_REPORT": f"{WORK}/report"}
+        env["LD_PRELOAD"] = f"{SHIM}:{preload}" if preload else SHIM
     return Scenario(group.name, group.kind, (), steps, env, program, "/tmp")
 
 
@@ -321,7 +325,8 @@ def predict(one: Scenario, root: Path) -> dlwhy.CheckReport:
 
 
 def _explanation(one: Scenario, root: Path, seen: real.RealRun, said: dlwhy.CheckReport) -> str | None:
-    """Whether the first difference came when the loader had done what was predicted, and run a constructor."""
+    """Whether the first difference came when the loader had done what was predicted, and run code of a library."""
+    debug = observe(one._replace(env={**one.env, "LD_DEBUG": "files"}), root, None).stderr
     if not seen.started:
         outcome, loaded = said.host.startup.outcome, said.host.startup.loaded[1:]
         more: tuple[str, ...] = ()
@@ -332,11 +337,13 @@ def _explanation(one: Scenario, root: Path, seen: real.RealRun, said: dlwhy.Chec
             return None
         mine, theirs = pairs[0]
         outcome, loaded, more = mine.outcome, mine.loaded, theirs.loaded[len(mine.loaded) :]
+        ended = any(b"calling fini: " + os.fsencode(name) + b" [0]" in debug for name in mine.unloaded)
+        if (outcome, theirs.outcome) == ("loads", "dies") and mine.request.startswith("close:") and ended:
+            return "a destructor ends the process"
         if theirs.outcome != "dies" and (theirs.outcome != "loads" or theirs.loaded[: len(loaded)] != loaded):
             return None
     if outcome != "loads":
         return None
-    debug = observe(one._replace(env={**one.env, "LD_DEBUG": "files"}), root, None).stderr
     places = [place for name in loaded if (place := debug.find(b"calling init: " + os.fsencode(name) + b"\n")) >= 0]
     first = min(places, default=0)
     made = [os.fsdecode(name) for name in re.findall(rb"file=(\S+) \[0\];  generating link map", debug[:first])]
@@ -427,7 +434,16 @@ def examine(group: Group, file: str, root: Path, offsets: tuple[int, int] | None
             taken = random_of.choice(names)
             with without(root, taken):
                 result.append(_judge(group, file, "natural", f"without {taken}", root, one, offsets)[0])
-    return result
+    return result + examine_ends(group, file, root, offsets)
+
+
+def examine_ends(group: Group, file: str, root: Path, offsets: tuple[int, int] | None) -> list[Run]:
+    """A file that goes again, and one that was there from the start, for which its program or the wrong one is drawn."""
+    one = scenario(root, group, "natural", f"now:{file}", "close:1")
+    closed = _judge(group, file, "natural", "closed", root, one, offsets)[0]
+    host = random.Random(f"{file} preloaded").choice(("natural", "wrong"))
+    one = scenario(root, group, host, preload=file)
+    return [closed, _judge(group, file, host, "preloaded", root, one, offsets)[0]]
 
 
 TOGETHER = 25
