@@ -438,7 +438,7 @@ def examine(group: Group, file: str, root: Path, offsets: tuple[int, int] | None
 
 
 def examine_ends(group: Group, file: str, root: Path, offsets: tuple[int, int] | None) -> list[Run]:
-    """A file that goes again, and one that was there from the start, for which its program or the wrong one is drawn."""
+    """A file that goes again, and one that was there from the start, in its program or the wrong one, as drawn."""
     one = scenario(root, group, "natural", f"now:{file}", "close:1")
     closed = _judge(group, file, "natural", "closed", root, one, offsets)[0]
     host = random.Random(f"{file} preloaded").choice(("natural", "wrong"))
