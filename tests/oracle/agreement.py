@@ -24,7 +24,7 @@ from dlwhy.files import Files
 from dlwhy.loader.objects import Objects
 from tests.oracle import catalogue, compare, libraries, packages, real
 from tests.oracle.build import Workshop
-from tests.oracle.scenarios import FAMILIES, placed, scenario
+from tests.oracle.scenarios import FAMILIES, TIMES, placed, scenario
 from tests.oracle.sysroots import cache, roots
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 PAGE = Path(__file__).parent.parent.parent / "docs/agreement.md"
 BEGIN, END = "<!-- tables: written by tests/oracle/agreement.py -->", "<!-- end of tables -->"
+
+_OFTEN = 10
+"""How often each loader is to be heard saying each sentence."""
 
 
 def workshop() -> Workshop:
@@ -94,6 +97,12 @@ class Tally:
         loaders = sorted({loader for _, loader in self.heard})
         table = [["what the loader says", *loaders]]
         return table + [[row, *(str(self.heard[row, loader]) for loader in loaders)] for row in catalogue.ROWS]
+
+    def seldom(self) -> list[str]:
+        """The sentences that some loader was heard to say fewer than ten times, and why."""
+        loaders = {loader for _, loader in self.heard}
+        rows = [row for row in catalogue.ROWS if any(self.heard[row, loader] < _OFTEN for loader in loaders)]
+        return [f"{row}: {catalogue.SELDOM.get(row, 'no reason is known')}" for row in rows]
 
     def tell(self, head: str, *lines: str) -> None:
         """Print a difference, up to as many as are wanted."""
@@ -172,10 +181,11 @@ def main(argv: list[str] | None = None) -> int:
     seed = arguments.seed if arguments.seed is not None else secrets.randbelow(1 << 31)
     print(f"seed {seed}")
     made = workshop()
-    numbers = [arguments.only] if arguments.only is not None else range(arguments.scenarios)
+    most = arguments.scenarios
     tally = Tally(arguments.show)
     not_run = []
     for family in arguments.family or sorted(FAMILIES):
+        numbers = [arguments.only] if arguments.only is not None else range(most * TIMES.get(family, 1))
         chosen = [scenario(seed, number, family) for number in numbers]
         _build(made, chosen)
         for loader, root in roots().items():
@@ -187,13 +197,13 @@ def main(argv: list[str] | None = None) -> int:
             words = real.rtld_words(root)
             for each in chosen:
                 tally.add(loader, family, one(each, root, made, words, keep=arguments.only is not None))
-    if numbers:
+    if tally.counts:
         print(_plain(tally.table()), *sorted(set(not_run)), sep="\n")
         print(_plain(tally.rows()))
     rows, rest = library_rows(tally, arguments.loader) if arguments.libraries else ([], [])
     if rows:
         print(_plain(rows), *rest, sep="\n")
-    measured = _measured(seed, tally, sorted(set(not_run))) if numbers else {}
+    measured = _measured(seed, tally, sorted(set(not_run))) if tally.counts else {}
     if rows:
         measured["Libraries of whole systems"] = "\n\n".join((_markdown(rows), _bullets(rest)))
     if arguments.packages:
@@ -230,7 +240,8 @@ def _measured(seed: int, tally: Tally, not_run: list[str]) -> dict[str, str]:
     loaders = ", ".join(f"{name}: glibc {release(root)}" for name, root in roots().items() if isinstance(root, Path))
     head = f"{dt.datetime.now(tz=dt.UTC).date()}, seed {seed}; {loaders}."
     first = [head, _markdown(tally.table()), *(f"Not run: {one}" for one in not_run)]
-    return {"": "\n\n".join(first), "What the loaders were heard to say": _markdown(tally.rows())}
+    said = "\n\n".join((_markdown(tally.rows()), _bullets(tally.seldom())))
+    return {"": "\n\n".join(first), "What the loaders were heard to say": said}
 
 
 def _write(measured: dict[str, str]) -> None:

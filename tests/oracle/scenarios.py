@@ -210,7 +210,10 @@ def graph(r: random.Random, name: str) -> Scenario:
     if r.random() < 0.15:
         env["GLIBC_TUNABLES"] = f"glibc.rtld.dynamic_sort={r.choice((1, 2))}"
     if r.random() < 0.15:
-        env["LD_PRELOAD"] = "{D}/" + r.choice(names)
+        preload = r.choice(names)
+        env["LD_PRELOAD"] = "{D}/" + preload
+        if r.random() < 0.2:  # it answers to the loader's own name
+            plans = [one._replace(soname="ld-linux-x86-64.so.2") if one.path == preload else one for one in plans]
     program = None
     if r.random() < 0.25:
         program = "prog"
@@ -473,6 +476,8 @@ def flags(r: random.Random, name: str) -> Scenario:
     if r.random() < 0.3:
         program = "prog"
         asked = ("-z,execstack",) if r.random() < 0.15 else ("-z,now",) if r.random() < 0.2 else ()
+        if r.random() < 0.1:
+            asked, env["GLIBC_TUNABLES"] = ("-z,execstack",), "glibc.rtld.execstack=0"
         plans.append(Plan(
             program, None, tuple(r.sample(names, r.randint(0, min(2, len(names))))), "$ORIGIN", True, asked,
             program=True,
@@ -542,6 +547,7 @@ _FAULTS: tuple[tuple[tuple[Patch, ...], tuple[str, ...]], ...] = (
     ((Patch("phdr 1 0 align", 1 << 47),), ()),
     ((Patch("phdr 1 1 vaddr", 0x1008),), ()),
     ((Patch("phdr 1 3 vaddr", 0x8000), Patch("phdr 1 1 vaddr", 0x6000)), ()),
+    ((Patch("phdr 1 0 filesz", 0x8000), Patch("phdr 1 0 memsz", 0x8000)), ()),  # the first ends behind the last
     ((Patch("phdr 1 3 memsz", 1 << 46),), ()),
     ((Patch("phdr 1 3 memsz", 1 << 43),), ()),
     ((Patch("phdr 1 3 vaddr", (1 << 42) + 0x3000),), ()),  # behind a hole of 4 TiB
@@ -575,11 +581,18 @@ _FAULTS: tuple[tuple[tuple[Patch, ...], tuple[str, ...]], ...] = (
     ((), ("-z,nodlopen",)),
     ((), ("-z,pack-relative-relocs",)),
 )  # fmt: skip
+# the same, of what shows when a program starts
+_START_FAULTS: tuple[tuple[Patch, ...], ...] = (
+    (Patch("table 0x6ffffffe 20", 2, 2), Patch("table 0x6ffffffe 16", 77, 4)),  # vna_flags: weak; vna_hash
+    (Patch("table 0x6ffffffe 16", 77, 4),),
+    (Patch("dyn 0x6ffffffc tag", 0x6FFF0000), Patch("dyn 0x6ffffff0 tag", 0x6FFF0001)),  # the provider's versions
+)  # fmt: skip
 
 
 def faults(r: random.Random, name: str) -> Scenario:
     """One fault, alone: in what is opened, in what that needs, in a preload, or in what the program needs."""
-    patches, options = r.choice(_FAULTS)
+    starts = r.random() < 0.08
+    patches, options = (r.choice(_START_FAULTS), ()) if starts else r.choice(_FAULTS)
     provider = Plan("p.so", "p.so", functions=(Function("s", "V1"), Function("t", "V2")))
     if any("0x6ffffffc" in one.place for one in patches):
         provider, patches = provider._replace(patches=patches), ()
@@ -590,7 +603,7 @@ def faults(r: random.Random, name: str) -> Scenario:
         patches, relative=2,
     )  # fmt: skip
     top = Plan("top.so", "top.so", ("x.so",), "$ORIGIN")
-    program = Plan("prog", None, ("x.so",), "$ORIGIN", program=True) if r.random() < 0.25 else None
+    program = Plan("prog", None, ("x.so",), "$ORIGIN", program=True) if starts or r.random() < 0.25 else None
     env: dict[str, str] = {}
     if r.random() < 0.2:
         env["LD_PRELOAD"] = "{D}/x.so"
@@ -602,6 +615,8 @@ def faults(r: random.Random, name: str) -> Scenario:
     steps = [f"{mode}:{{D}}/{r.choice(('x.so', 'top.so'))}", f"{r.choice(('now', 'lazy', 'now-noload'))}:{{D}}/x.so"]
     if r.random() < 0.04:
         steps = ["now-newns:{D}/p.so"] * 17
+    elif r.random() < 0.04:
+        env["LD_PRELOAD"], steps = "{D}/p.so", ["now:{D}/p.so", "close:1", "close:1"]
     plans = [provider, victim, top, *([program] if program else [])]
     return Scenario(name, "faults", tuple(plans), tuple(steps), env, "prog" if program else None, "/tmp")
 
@@ -667,6 +682,9 @@ MIX: tuple[tuple[Callable[[random.Random, str], Scenario], int], ...] = (
     (tls, 30), (graph, 15), (search, 15), (versions, 12), (corrupt, 20), (flags, 8),
 )  # fmt: skip
 FAMILIES = {family.__name__: family for family in (*(family for family, _ in MIX), spaces, faults, marks)}
+
+TIMES = {"faults": 3}
+"""How many scenarios of a family stand for one of another: each single fault is to be met often enough."""
 
 
 def scenario(seed: int, number: int, family: str | None = None) -> Scenario:

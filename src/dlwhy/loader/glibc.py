@@ -186,11 +186,11 @@ FEATURES: dict[str, tuple[tuple[tuple[int, int], Any, str], ...]] = {
     "hwcap_names": (
         # by bit, from 1 on: what legacy directories and entries of the cache may be named after
         ((2, 17), (), "sysdeps/generic/dl-procinfo.h: no hwcap is important on x86-64"),
-        ((2, 26), ("x86_64", "avx512_1"), "sysdeps/x86/dl-hwcap.h; x86_64 in release/2.26/master, bug 22093 [M 2.31]"),
+        ((2, 26), ("x86_64", "avx512_1"), "sysdeps/x86/dl-hwcap.h; x86_64: release/2.26/master, bug 22093 [M 2.31]"),
     ),
     "cache_words": (
         ((2, 17), True, "elf/dl-cache.c: legacy hwcap words are held against the processor [M 2.31, 2.36]"),
-        ((2, 40), False, "elf/dl-cache.c: entries with a legacy word are passed over; commit c5aa5fd40a [M 2.41, 2.43]"),
+        ((2, 40), False, "elf/dl-cache.c: entries with a legacy word are passed over; c5aa5fd40a [M 2.41, 2.43]"),
     ),
     "intel_platform": (
         ((2, 17), False, ""),

@@ -25,10 +25,9 @@ def depth_first(maps: list[LinkMap], pin_first: bool, for_fini: bool = False) ->
 
 
 def _post_order(maps: list[LinkMap], with_reldeps: bool) -> tuple[list[LinkMap], bool]:
-    visited: set[int] = set()
+    waiting = {id(one) for one in maps}  # an object outside keeps the mark of the sort that had it
     order: list[LinkMap] = []
     any_reldeps = False
-    members = len(maps)
 
     def edges(at: LinkMap) -> list[LinkMap]:
         nonlocal any_reldeps
@@ -38,21 +37,21 @@ def _post_order(maps: list[LinkMap], with_reldeps: bool) -> tuple[list[LinkMap],
         return at.initfini
 
     for start in reversed(maps):
-        if id(start) in visited:
+        if id(start) not in waiting:
             continue
-        visited.add(id(start))
+        waiting.remove(id(start))
         stack = [(start, iter(edges(start)))]
         while stack:
             at, rest = stack[-1]
             for dependency in rest:
-                if id(dependency) not in visited and dependency.type != "executable":
-                    visited.add(id(dependency))
+                if id(dependency) in waiting and dependency.type != "executable":
+                    waiting.remove(id(dependency))
                     stack.append((dependency, iter(edges(dependency))))
                     break
             else:
                 order.append(at)
                 stack.pop()
-        if len(order) >= members:
+        if not waiting:
             break
     order.reverse()
     return order, any_reldeps
