@@ -28,7 +28,7 @@ def hashes(*names: bytes) -> dict[bytes, int]:
     return {name: gnu_hash(name) for name in names}
 
 
-@given(st.binary(max_size=40))
+@given(st.binary(max_size=40) | st.binary(min_size=250, max_size=1200))
 def test_hash_functions(name: bytes) -> None:
     """Both hashes are those of their descriptions, over any bytes."""
     assert gnu_hash(name) == elf_writer.gnu_hash(name)

@@ -38,7 +38,7 @@ _NAME_BUDGET = 16
 """Total bytes of names cut from a table: at most this many times its string table (honest files stay below 2)."""
 _NAME_SLACK = 1 << 16
 _LONG = 256
-"""Names beyond this many bytes are cut once and kept: many symbols may share one of a megabyte."""
+"""Names beyond this many bytes are cut once and kept, and hashed in parts: many symbols may share one of a megabyte."""
 _ONE_BY_ONE = 8
 """Names up to which each is looked for along its own chain, instead of all of them in all chains."""
 _FEW = 64
@@ -47,14 +47,21 @@ _PIECE = 24 * 16 * 2048
 """Bytes of a `.symtab` read at a time: a multiple of both record sizes."""
 
 _POWERS: dict[int, tuple[tuple[int, ...], int]] = {}
-"""Length of a name -> (33 to the power of how many bytes follow, byte by byte; what the start of the hash adds)."""
+"""Length of a name -> (33 to the power of how many bytes follow, byte by byte; that of how many there are)."""
 
 
 def gnu_hash(name: bytes) -> int:
     """Return the DT_GNU_HASH hash of a name (32 bits): h = 33 h + c from 5381 on, as a sum of products."""
-    factors, start = _POWERS.get(len(name)) or _powers(len(name))
-    h: int = start + sum(map(mul, name, factors)) & 0xFFFFFFFF
-    return h
+    if len(name) > _LONG:
+        h = 5381
+        for start in range(0, len(name), _LONG):
+            part = name[start : start + _LONG]
+            factors, power = _POWERS.get(len(part)) or _powers(len(part))
+            h = h * power + sum(map(mul, part, factors)) & 0xFFFFFFFF
+        return h
+    factors, power = _POWERS.get(len(name)) or _powers(len(name))
+    whole: int = 5381 * power + sum(map(mul, name, factors)) & 0xFFFFFFFF
+    return whole
 
 
 def chain_words(hashes: dict[bytes, int]) -> frozenset[int]:
@@ -68,9 +75,7 @@ def _powers(length: int) -> tuple[tuple[int, ...], int]:
     for place in range(length - 1, -1, -1):
         factors[place] = power
         power = power * 33 & 0xFFFFFFFF
-    row = tuple(factors), 5381 * power
-    if length <= _LONG:
-        _POWERS[length] = row
+    row = _POWERS[length] = tuple(factors), power
     return row
 
 
