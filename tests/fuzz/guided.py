@@ -34,6 +34,8 @@ _SLOWER = 2.0
 """Times as long as it takes otherwise: instrumented code. The campaign asks again without it."""
 _MUTATED_BY_LIBRARY = 0.1
 _OTHER_WAY = 0.3
+_ANEW = 0.3
+"""How often a sound file is changed instead of one from the corpus: most of those no longer get far."""
 _SAVED_EVERY = 1000
 
 
@@ -66,6 +68,8 @@ def main(runs: int, seed: int, directory: str, with_libraries: bool) -> NoReturn
         way, body = data[0] % len(WAYS) if data else 0, data[1:]
         if rng.random() < _OTHER_WAY:
             way = rng.choice(FAMILIES[WAYS[way].seeds])
+        if rng.random() < _ANEW:
+            body = rng.choice(pool[WAYS[way].seeds])
         if rng.random() < _MUTATED_BY_LIBRARY:
             body = atheris.Mutate(body, most - 1)
         else:
