@@ -44,7 +44,7 @@ SECONDS = 1.0
 """Processor time of one question."""
 MEMORY = 512 << 20
 """Address space that a question may take beyond what the process had before."""
-READ_FACTOR, READ_SLACK = 64, 4 << 20
+READ_FACTOR, READ_SLACK = 64, 256 << 10
 """Bytes read of the mutated file: at most so many times its size, and this."""
 _ASKED_TWICE = 8
 """Of every so many files one is asked about twice."""
