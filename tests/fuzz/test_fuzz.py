@@ -18,7 +18,7 @@ from . import campaign, mutators, seeds, stage
 from .stage import BY_NAME, WAYS, Finding, Stage
 
 KEPT = sorted(Path(__file__).parent.glob("kept/*.json"))
-RUNS = 1080
+RUNS = 1260
 
 
 @pytest.fixture(scope="module")
