@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from dlwhy.errors import DlwhyError, UsageError
+from dlwhy.errors import DlwhyError, ElfError, UsageError
 from dlwhy.files import Files
 from dlwhy.loader.faults import Death, Fault, Unknown
 from dlwhy.loader.mapping import OTHER_CLASS, check_hash, check_segments, verify
@@ -90,7 +90,10 @@ class _LoadSets:
 
     def _settings(self, path: str) -> tuple[ProcessSettings, str | None]:
         elf = self.objects.elf(path)
-        key = elf.machine, elf.class_, elf.interp
+        try:
+            key = elf.machine, elf.class_, elf.interp
+        except ElfError:  # nobody asks the kernel to start it
+            key = elf.machine, elf.class_, None
         made = self.settings.get(key)
         if made is None:
             made = self.settings[key] = alone(path, self.env, self.objects, self.options)
@@ -99,7 +102,12 @@ class _LoadSets:
     def _take(self, process: Process, absolute: str, path: str) -> None:
         """Map the file as the loader maps the program that it is given, and what it needs. Raises the loader's ends."""
         view = self.objects.view(absolute)
-        verdict = verify(view, path, process.settings)
+        try:
+            verdict = verify(view, path, process.settings)
+        except Fault as fault:
+            if fault.kind != "not-a-library":  # which the program may be
+                raise
+            verdict = None
         if verdict is not None:
             text = "wrong ELF class: ELFCLASS32" if verdict == OTHER_CLASS else "cannot open shared object file"
             raise Fault("not-found", "search", text, path, 0 if verdict == OTHER_CLASS else 2)
