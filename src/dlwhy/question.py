@@ -298,7 +298,9 @@ def alone(path: str, env: dict[str, str], objects: Objects, options: Options) ->
         interpreter = elf.interp
     except ElfError:  # nobody asks the kernel to start it
         interpreter = None
-    loader = options.loader or interpreter or (elf.row.interp if elf.row is not None else None)
+    if interpreter is None or not objects.files.exists(interpreter):
+        interpreter = elf.row.interp if elf.row is not None else None
+    loader = options.loader or interpreter
     cwd = options.cwd or ("/" if objects.files.root else os.getcwd())
     return _settings(elf, path, path, env, cwd, objects, options.but(loader=loader))
 

@@ -93,7 +93,7 @@ class Objects:
 
     __slots__ = (
         "_cache", "_cpu", "_elves", "_loaders", "_refused", "_views", "bindings", "cache_path", "cached", "files",
-        "sound",
+        "properties", "sound",
     )  # fmt: skip
 
     def __init__(self, files: Files) -> None:
@@ -108,6 +108,8 @@ class Objects:
         """Symbol sides by id of their Elf: read once, whatever number of processes is modelled."""
         self.cached: dict[tuple[object, ...], str | None] = {}
         """What was looked up in ld.so.cache, by name and all that the answer depends on."""
+        self.properties: dict[tuple[Elf, bool], tuple[int, int]] = {}
+        """What property notes ask for, by file and whether PT_GNU_PROPERTY counts."""
         self.sound: dict[tuple[object, ...], object] = {}
         """Checks that a file passed, by file and all that they depend on: each is made once a run."""
         self.cache_path = "/etc/ld.so.cache"

@@ -404,9 +404,13 @@ class Process:
     def read_properties(self, one: LinkMap) -> None:
         """Read what an object's property notes ask of the process, where this release looks. Raises `ElfError`."""
         if one.elf is not None and self.libc.isa_level_checked and self.machine.name == "x86-64":
-            from dlwhy.loader.properties import isa_and_needed
+            key = one.elf, self.libc.property_segment_counts
+            known = self.objects.properties.get(key)
+            if known is None:
+                from dlwhy.loader.properties import isa_and_needed
 
-            one.isa_needed, one.needed_1 = isa_and_needed(one.elf, self.libc.property_segment_counts)
+                known = self.objects.properties[key] = isa_and_needed(*key)
+            one.isa_needed, one.needed_1 = known
 
     def _relocation_order(self, top: LinkMap, space: Namespace) -> list[LinkMap]:
         if self.libc.relocates_all_new:
