@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -12,7 +13,7 @@ import pytest
 
 import dlwhy
 from benchmarks import __main__ as bench
-from benchmarks import agree, corpus, facts, lief_reader, memory, own, pyelftools_reader, start, tls_facts
+from benchmarks import agree, binding, corpus, facts, lief_reader, memory, own, pyelftools_reader, start, tls_facts
 from benchmarks.measure import PLAIN, Row, script
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -177,3 +178,31 @@ def test_start_scripts() -> None:
             command = [sys.executable, path, "--version"]
             done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout, done.stderr) == (0, f"dlwhy {dlwhy.__version__}\n", "")
+
+
+def test_binding_rows(tmp_path: Path) -> None:
+    """Libraries whose unresolved symbols are the same by the loader have a ratio; too small a program has none."""
+    if shutil.which("ldd") is None:
+        pytest.skip("not run: ldd is not installed")
+    source = "int f(void) { return missing_one() + missing_two(); }"
+    command = ["gcc", "-w", "-shared", "-fPIC", "-x", "c", "-", "-o", str(tmp_path / "liblacking.so")]
+    subprocess.run(command, input=source, text=True, check=True)
+    ldd = shutil.which("ldd") or ""
+    paths = [str(tmp_path / "liblacking.so"), LIBC]
+    row = binding.directory(ldd, paths, 1)
+    assert (row.budget, row.notes) == ("binding.directory", ())
+    assert row.ratio is not None and row.ratio > 0
+    (report,) = dlwhy.unresolved(paths[:1])
+    told = binding.by_loader(binding.listed(ldd, paths[0]), report)
+    assert {symbol for symbol, _, _ in told.symbols} == {"missing_one", "missing_two"}
+    few = binding.program(ldd, [], 1)
+    assert few.ratio is None
+    assert "and 250 are wanted" in few.notes[0]
+
+
+def test_binding_contradictions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library of which the loader says anything else suppresses the ratio, and is told."""
+    monkeypatch.setattr(binding, "listed", lambda _ldd, path: f"undefined symbol: liar\t({path})\n")
+    row = binding.directory("/usr/bin/ldd", [LIBC], 1)
+    assert row.ratio is None
+    assert row.notes == (f"no ratio, {LIBC}: ours nothing more, theirs ('liar', None, '{LIBC}')",)

@@ -50,6 +50,14 @@ SENTENCE = re.compile(r"dlwhy(?: [a-z]+)?: [^A-Z\n][^\n]*[^.\n]\n")
         (("tree", "/app/nothing.so"), 1),
         (("tree", "/app/notes.txt"), 1),
         (("tree",), 3),
+        (("unresolved", "/app/libgood.so"), 0),
+        (("unresolved", "/app/libundefined.so"), 10),
+        (("unresolved", "/app/tree/top.so"), 10),
+        (("unresolved", "/app/notes.txt"), 1),
+        (("unresolved", "/app/nothing.so"), 1),
+        (("unresolved", "/app/libgood.so", "--libc", "glibc-2.99"), 1),
+        (("unresolved", "/app/folder.so"), 3),
+        (("unresolved",), 3),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
@@ -93,7 +101,9 @@ def test_a_file_instead_of_a_command() -> None:
     assert done.err == f"dlwhy: name a command first, e.g. `dlwhy check {SOMEWHERE}`\n"
 
 
-@pytest.mark.parametrize("words", [("--help",), ("check", "--help"), ("tls", "--help"), ("tree", "-h")])
+@pytest.mark.parametrize(
+    "words", [("--help",), ("check", "--help"), ("tls", "--help"), ("tree", "-h"), ("unresolved", "-h")]
+)
 def test_help(words: tuple[str, ...]) -> None:
     """Help goes to standard output and tells the exit codes or the commands."""
     for width in (60, 80, 120):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import dlwhy
 
 if TYPE_CHECKING:
-    from dlwhy.report import CheckReport, TlsReport, TreeReport
+    from dlwhy.report import CheckReport, TlsReport, TreeReport, UnresolvedReport
     from tests.fixtures.system import System
 
 
@@ -22,7 +22,7 @@ class Case(NamedTuple):
     verbose: bool = False
     cpu: str | None = None
 
-    def ask(self, system: System) -> CheckReport | TlsReport | TreeReport:
+    def ask(self, system: System) -> CheckReport | TlsReport | TreeReport | UnresolvedReport:
         """Return the report."""
         root = str(system.root)
         if self.command == "tls":
@@ -33,6 +33,8 @@ class Case(NamedTuple):
             else dlwhy.Host.inferred(env) if self.host == "inferred"
             else dlwhy.Host.executable(self.host, env)
         )  # fmt: skip
+        if self.command == "unresolved":
+            return next(dlwhy.unresolved(self.words, env=dict(self.env), sysroot=root, libc=self.libc))
         if self.command == "tree":
             return dlwhy.tree(self.words[0], host, sysroot=root, libc=self.libc)
         return dlwhy.check(self.words, host, sysroot=root, libc=self.libc, cpu=self.cpu)
@@ -90,5 +92,9 @@ CASES: dict[str, Case] = {
     "tree-verbose": Case("tree", ("/app/tree/top.so",), verbose=True),
     "tree-host": Case("tree", ("/app/libgood.so",), host="/bin/host"),
     "tree-program": Case("tree", ("/bin/host",), host="inferred"),
+    "unresolved": Case("unresolved", ("/app/libclient.so",)),
+    "unresolved-missing": Case("unresolved", ("/app/tree/top.so",)),
+    "unresolved-none": Case("unresolved", ("/app/libgood.so",)),
+    "unresolved-refused": Case("unresolved", ("/app/libalign.so",)),
     "tree-missing-root": Case("tree", ("/app/nothing.so",)),
 }  # fmt: skip

@@ -71,7 +71,8 @@ def check(text: str) -> dict[str, object]:
     """Validate a document; it may not hold a key that the schema does not describe, either."""
     document = json.loads(text)
     VALIDATOR.validate(document)
-    title = {"check": "CheckReport", "tls": "TlsReport", "tree": "TreeReport"}[document["command"]]
+    titles = {"check": "CheckReport", "tls": "TlsReport", "tree": "TreeReport", "unresolved": "UnresolvedReport"}
+    title = titles[document["command"]]
     title = "FailedReport" if "subject" in document else title
     assert unknown_keys(document, objects()[title]) == []
     return document  # type: ignore[no-any-return]

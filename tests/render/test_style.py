@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from dlwhy.record import Record
-from dlwhy.render import text, text_tls, text_tree
+from dlwhy.render import text, text_tls, text_tree, text_unresolved
 from dlwhy.render.style import Style, bar, columns, printable, shortened, wrapped
-from dlwhy.report import CheckReport, Provenance, Startup, TlsReport, TreeReport, Try
+from dlwhy.report import CheckReport, Provenance, Startup, TlsReport, TreeReport, Try, UnresolvedReport
 from tests.render.cases import CASES
 
 PLAIN = Style(width=110, color=False, unicode=True, verbose=False, quiet=False)
@@ -25,7 +25,11 @@ def drawn(report: object, style: Style) -> str:
         return text.check(report, style)
     if isinstance(report, TlsReport):
         return text_tls.tls(report, style)
+    if isinstance(report, UnresolvedReport):
+        return text_unresolved.unresolved(report, style)
     assert isinstance(report, TreeReport)
+    if isinstance(report, UnresolvedReport):
+        return text_unresolved.unresolved(report, style)
     return text_tree.tree(report, style)
 
 

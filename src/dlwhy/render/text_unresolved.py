@@ -24,10 +24,12 @@ def unresolved(report: UnresolvedReport, style: Style) -> str:
     told = [] if report.because is None else ["not examined to its end"]
     if report.missing:
         told.append(f"{count(len(report.missing), 'file')} not found")
-    told.append(f"{len(found)} unresolved" if found else "nothing unresolved")
+    if found or report.because is None:
+        told.append(f"{len(found)} unresolved" if found else "nothing unresolved")
     color = {"loads": "green", "undecided": "yellow"}.get(report.outcome, "red")
     pieces: list[Piece] = [(report.path, ("bold",)), (", ".join(told), (color,))]
-    pieces.append((f"in {count(len(report.loaded), 'object')}", ("dim",)))
+    if report.loaded:
+        pieces.append((f"in {count(len(report.loaded), 'object')}", ("dim",)))
     lines = parts(style, "", "  ", pieces)
     if style.quiet:
         return "\n".join(lines) + "\n"
