@@ -29,8 +29,9 @@ HWCAPS = ("", "x86_64", "avx512_1")
 """Legacy hwcap names by their bit; bit 0 is for 32-bit programs (sysdeps/x86/dl-procinfo.c, _dl_x86_hwcap_flags)."""
 PLATFORMS = ("", "", "haswell", "xeon_phi")
 """Legacy platform names by their bit above 48; the first two are for 32-bit programs (_dl_x86_platforms)."""
-INTEL = PLATFORMS[2:]
-MAKES: tuple[tuple[str | None, bool], ...] = ((None, False), *((name, False) for name in INTEL), ("haswell", True))
+MAKES: tuple[tuple[str | None, bool], ...] = (
+    (None, False), ("haswell", False), ("haswell", True), ("xeon_phi", False),
+)  # fmt: skip
 """All that `intel_names` can come to."""
 
 # glibc.cpu.hwcaps=-NAME: the names that take a flag away which a level needs (sysdeps/x86/cpu-tunables.c, set_hwcaps)

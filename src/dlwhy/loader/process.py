@@ -391,8 +391,8 @@ class Process:
 
     def lacks_level(self, one: LinkMap) -> str | None:
         """Why the processor is too old for what an object's property note needs; None when it is not."""
-        if not one.isa_needed or (self.rtld is not None and one.elf is self.rtld.elf):  # the loader runs already
-            return None
+        if not one.isa_needed & ~1 or (self.rtld is not None and one.elf is self.rtld.elf):
+            return None  # x86-64 itself every processor has, and the loader runs already
         from dlwhy.loader.cpu import has_level
 
         cpu = self.finder.cpu()

@@ -54,6 +54,8 @@ class Missing(Exception):
         self.name, self.attempts, self.errno, self.other_class = name, tuple(attempts), errno, other_class
 
 
+_LEGACY = ("tls", "x86_64", "avx512_1", "haswell", "xeon_phi")
+"""With which names the directories may begin that releases up to 2.36 search within another."""
 _MOST_DIRECTORIES = 4096
 """Directories of one search path that are looked into: each is tried for each name, and every try is kept."""
 
@@ -216,18 +218,11 @@ class Finder:
 
     def _subdirectories(self, directory: str, name: str) -> Iterator[str]:
         """Where in a directory a name is looked for. Raises `Unknown` where that depends on what is not known."""
-        libc = self._settings.libc
-        if (
-            libc.glibc_hwcaps
-            and self._settings.machine.name == "x86-64"
-            and self._is_directory(directory + "glibc-hwcaps")
-        ):
+        libc, x86_64 = self._settings.libc, self._settings.machine.name == "x86-64"
+        if libc.glibc_hwcaps and x86_64 and self._is_directory(directory + "glibc-hwcaps"):
             yield from self._named(directory, name)
-        if libc.legacy_hwcaps and self._settings.machine.name == "x86-64":
-            from dlwhy.loader.cpu import INTEL
-
-            if any(self._is_directory(directory + name) for name in ("tls", "x86_64", "avx512_1", *INTEL)):
-                yield from self._legacy(directory, name)
+        if libc.legacy_hwcaps and x86_64 and any(self._is_directory(directory + one) for one in _LEGACY):
+            yield from self._legacy(directory, name)
         yield ""
 
     def _exists(self, path: str) -> bool:
