@@ -280,6 +280,10 @@ def _settings(
         gap = gap or f"how glibc {personality.text} decides: its sources were not read (2.17 to 2.43 were)"
     if row.e_machine != EM_X86_64:
         gap = gap or f"the loader's rules on {row.name}: only x86-64 was compared with real loaders so far"
+    if options.cpu is not None:
+        from dlwhy.loader.cpu import refused
+
+        gap = gap or refused(options.cpu, strings, interpreter)
     known = known_host(path)
     settings = ProcessSettings(
         path, argv0, env, cwd, options.secure, row, personality, interpreter, options.library_path, explicit, row.page,

@@ -97,6 +97,18 @@ NAMES = (*(name for name, _ in LEVELS), "haswell", "xeon_phi", "avx512_1")
 """What --cpu accepts: a level, or one of Intel's as glibc up to 2.36 tells them apart."""
 
 
+def refused(name: str, strings: bytes, interpreter: str) -> str | None:
+    """Return what is not known of a loader on a named processor, when it may stop there before anything else.
+
+    One that was built for a higher level, and only such a one, has the sentence for it in its `strings`; for which
+    level stands in its code alone (2.35; sysdeps/x86/dl-get-cpu-features.c, _dl_x86_init_cpu_features).
+    """
+    cpu = named(name)
+    if b"CPU does not support x86-64-v" not in strings or (cpu is not None and cpu.level == (1 << len(LEVELS)) - 1):
+        return None
+    return f"whether {interpreter} runs on {name}: it was built for x86-64-v2 or higher, and refuses what is below"
+
+
 def directories(cpu: Processor) -> tuple[str, ...]:
     """Return the glibc-hwcaps names that the loader searches on this processor, best first. Raises `Unknown`."""
     if cpu.flags is None:
