@@ -67,7 +67,7 @@ def agree(loader: str, made: Workshop, chosen: list[tuple[int, int, str]]) -> Co
 def test_scenarios_of_a_fixed_seed(loader: str, family: str, made: Workshop) -> None:
     """Every scenario of the fixed seed goes in the real loader as predicted, and a good part of the steps fail."""
     count = agree(loader, made, [(FIXED, number, family) for number in range(AMOUNT[family])])
-    assert count["refused"] >= (0.2 if family == "flags" else 0.35) * count["steps"], count
+    assert count["refused"] >= (0.2 if family in ("flags", "marks") else 0.35) * count["steps"], count
     assert count["undecided"] <= (0.04 if family in DAMAGE else 0.02) * count["steps"], count
 
 
