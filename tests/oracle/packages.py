@@ -112,8 +112,6 @@ GROUPS = (
           "/usr/bin/iconv", _PERL, "libc-bin perl"),
     Group("samba", "deb", "samba-vfs-modules",
           "/usr/sbin/smbd", _PERL, "samba perl"),
-    Group("libreoffice", "deb", "libreoffice-core",
-          "/usr/lib/libreoffice/program/soffice.bin", _PYTHON, "python3-minimal"),
     *(Group(name, "wheel", name, _PYTHON, _PERL, "python3-minimal perl") for name in (
         "numpy", "scipy", "pandas", "pyarrow", "grpcio", "opencv-python-headless", "lxml", "cryptography", "pillow",
         "pyzmq", "h5py", "onnxruntime", "scikit-learn", "psycopg2-binary", "uvloop", "tokenizers",
@@ -327,9 +325,11 @@ def predict(one: Scenario, root: Path) -> dlwhy.CheckReport:
 def _explanation(one: Scenario, root: Path, seen: real.RealRun, said: dlwhy.CheckReport) -> str | None:
     """Whether the first difference came when the loader had done what was predicted, and run code of a library."""
     debug = observe(one._replace(env={**one.env, "LD_DEBUG": "files"}), root, None).stderr
-    if not seen.started:
-        outcome, loaded = said.host.startup.outcome, said.host.startup.loaded[1:]
-        more: tuple[str, ...] = ()
+    start = said.host.startup
+    if not seen.started or seen.start_maps[1:] != start.loaded[1:]:
+        outcome, loaded, more = start.outcome, start.loaded[1:], seen.start_maps[len(start.loaded) :]
+        if more and seen.start_maps[1 : len(start.loaded)] != loaded:
+            return None
     else:
         pairs = [pair for pair in zip(said.steps, seen.steps, strict=False)
                  if (pair[0].outcome, pair[0].loaded) != (pair[1].outcome, pair[1].loaded)]  # fmt: skip
