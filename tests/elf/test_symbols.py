@@ -63,6 +63,23 @@ def test_every_symbol(bits: int, little: bool, hash_: tuple[str, ...]) -> None:
 
 
 @each_form
+def test_reached(bits: int, little: bool) -> None:
+    """Of symbols with their names those are reached that a lookup of the name leads to, long names among them."""
+    built = everything(bits, little, hash=("gnu",)).build()
+    symbols = opened(built).symbols
+    start, end = symbols.hashed
+    names = {index: symbols.symbol(index).name for index in range(start, end)}
+    found = symbols.look_up(hashes(*names.values()))
+    assert symbols.reached(names.items()) == {place for places in found.values() for place in places} == set(names)
+    assert symbols.reached((index, name + b"x") for index, name in names.items()) == set()
+    long = "n" * 700
+    (index,) = opened(Image(bits=bits, little=little, symbols=[Sym(long, 8)], hash=("gnu",)).build()).symbols.reached(
+        [(1, long.encode())]
+    )
+    assert index == 1
+
+
+@each_form
 @each_hash
 def test_look_up(bits: int, little: bool, hash_: tuple[str, ...]) -> None:
     """A name leads to every symbol that bears it and is in the table, in the order of its chain; others to none."""

@@ -231,6 +231,8 @@ class _Sinks:
 
         self._arguments = arguments
         self._written = 0
+        self._styles: dict[bool, Style] = {}
+        """How text is drawn: into files, and on standard output."""
         self._files: list[tuple[str, str, TextIO]] = []
         for item in arguments.outputs:
             name, _, path = item.partition("=")
@@ -263,12 +265,14 @@ class _Sinks:
             from dlwhy.render.json_v1 import render
 
             return render(report, line=many)
-        from dlwhy.render.style import Style
+        style = self._styles.get(stream is None)
+        if style is None:
+            from dlwhy.render.style import Style
 
-        style = Style(
-            width=_width(stream), color=_colored(arguments.color, stream), unicode=_unicode(stream),
-            verbose=arguments.verbose, quiet=arguments.quiet,
-        )  # fmt: skip
+            style = self._styles[stream is None] = Style(
+                width=_width(stream), color=_colored(arguments.color, stream), unicode=_unicode(stream),
+                verbose=arguments.verbose, quiet=arguments.quiet,
+            )  # fmt: skip
         between = "\n" if many and self._written and not (arguments.quiet or alone) else ""
         return between + _text(report, style)
 

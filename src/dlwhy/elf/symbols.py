@@ -284,11 +284,10 @@ class DynamicSymbols:
         """
         chain, first, buckets, bloom = self._load_chain(), self._symoffset, self._buckets, self._bloom
         number, mask, bits, shift = len(buckets), len(bloom) - 1, 8 * self._elf.layout.word_size, self._shift & 31
-        powers, ends, last_of = _POWERS, self._ends, self._last_of
+        ends, last_of = self._ends, self._last_of
         found = set()
         for index, name in places:
-            row = powers.get(len(name)) or _powers(len(name))
-            h = row[1] + sum(map(mul, name, row[0])) & 0xFFFFFFFF
+            h = gnu_hash(name)
             if (chain[index - first] ^ h) > 1:
                 continue
             if mask < 0:

@@ -17,7 +17,8 @@ _FEW = 10
 
 def unresolved(report: UnresolvedReport, style: Style) -> str:
     """Return the text of `unresolved` for one file."""
-    report = printable(report)
+    objects = len(report.loaded)
+    report = printable(report.but(loaded=()))  # which is counted, and not told
     if report.error is not None:
         return "\n".join(style.paint(line, "yellow") for line in wrapped(report.error, room(style, 0))) + "\n"
     found = report.unresolved
@@ -28,8 +29,8 @@ def unresolved(report: UnresolvedReport, style: Style) -> str:
         told.append(f"{len(found)} unresolved" if found else "nothing unresolved")
     color = {"loads": "green", "undecided": "yellow"}.get(report.outcome, "red")
     pieces: list[Piece] = [(report.path, ("bold",)), (", ".join(told), (color,))]
-    if report.loaded:
-        pieces.append((f"in {count(len(report.loaded), 'object')}", ("dim",)))
+    if objects:
+        pieces.append((f"in {count(objects, 'object')}", ("dim",)))
     lines = parts(style, "", "  ", pieces)
     if style.quiet:
         return "\n".join(lines) + "\n"
