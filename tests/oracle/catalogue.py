@@ -48,6 +48,7 @@ ROWS: dict[str, str] = {
     "indirect access": r"error due to GNU_PROPERTY_1_NEEDED_INDIRECT_EXTERN_ACCESS",
     "relink for an indirect function": r"Relink `.*' with `.*' for IFUNC symbol",
     "indirect function of the program": r"creates an unsatisfiable circular dependency",
+    "address of more than 32 bits": r"causes overflow in R_X86_64_32 relocation",
     "size of a copied object": r"has different size in shared object, consider re-linking",
     "undefined symbol": r"undefined symbol: \S+(?!.*version)",
     "undefined symbol with version": r"undefined symbol: \S+, version",

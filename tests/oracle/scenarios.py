@@ -571,6 +571,8 @@ _FAULTS: tuple[tuple[tuple[Patch, ...], tuple[str, ...]], ...] = (
     ((Patch("table 0x6ffffffc 0", 2, 2),), ()),  # vd_version, of the provider
     ((Patch("table 7 8", 300, 4),), ()),
     ((Patch("table 7 56", 64, 4),), ()),
+    ((Patch("table 7 56", 10, 4),), ()),  # R_X86_64_32
+    ((Patch("table 7 56", 2, 4),), ()),  # R_X86_64_PC32
     ((Patch("table 23 8", 5, 4),), ()),
     ((Patch("table 23 8", 99, 4),), ()),
     ((Patch("phdr 0x6474e552 0 vaddr", 1 << 40), Patch("phdr 0x6474e552 0 memsz", 1 << 14)), ()),

@@ -46,6 +46,10 @@ class Machine(Record):
     """Multiarch directory name, what $LIB expands to on Debian is lib/TRIPLET."""
     hash_word: int = 4
     """Bytes of a DT_HASH entry (bits/elfclass.h, Elf_Symndx)."""
+    narrow: frozenset[int] = frozenset()
+    """Relocations whose place holds 32 bits of a 64-bit address: what does not fit is remarked on and cut off."""
+    narrow_relative: frozenset[int] = frozenset()
+    """The same of the distance from the place."""
 
 
 def _set(*numbers: int) -> frozenset[int]:
@@ -63,7 +67,7 @@ MACHINES: dict[tuple[int, int], Machine] = {
             {1: "R_X86_64_64", 2: "R_X86_64_PC32", 5: "R_X86_64_COPY", 6: "R_X86_64_GLOB_DAT", 7: "R_X86_64_JUMP_SLOT",
              8: "R_X86_64_RELATIVE", 10: "R_X86_64_32", 16: "R_X86_64_DTPMOD64", 17: "R_X86_64_DTPOFF64",
              18: "R_X86_64_TPOFF64", 23: "R_X86_64_TPOFF32", 36: "R_X86_64_TLSDESC", 37: "R_X86_64_IRELATIVE"},
-            4096, True, "/lib64/ld-linux-x86-64.so.2", "x86_64-linux-gnu",
+            4096, True, "/lib64/ld-linux-x86-64.so.2", "x86_64-linux-gnu", narrow=_set(10), narrow_relative=_set(2),
         ),
         Machine(
             EM_386, "i386", 1, 2, _set(14, 37), _set(35), _set(36), _set(41), 8, 42, 7, 5, _set(),

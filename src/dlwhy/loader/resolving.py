@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dlwhy.elf.constants import PT_GNU_RELRO, SHN_UNDEF, STT_GNU_IFUNC, STV_PROTECTED
+from dlwhy.elf.constants import ET_DYN, PT_GNU_RELRO, SHN_ABS, SHN_UNDEF, STT_GNU_IFUNC, STV_PROTECTED
 from dlwhy.elf.relocs import split_info
 from dlwhy.errors import ElfError
 from dlwhy.loader.bind import COPY, PLT, Definition, Lookup, binding, is_lazy, resolve, type_class, wanted_names
@@ -131,6 +131,11 @@ def _apply(
                 _call_early(process, of, info, found, name, remarks)
     if machine.supported and kind not in machine.supported:
         raise Fault("bad-relocation", "relocate", f"unexpected reloc type {_digits(kind)}", of.shown)
+    if kind in machine.narrow or kind in machine.narrow_relative:
+        if _overflows(of, found, kind in machine.narrow_relative):
+            words = f"Symbol `{_text(name)}' causes overflow in {machine.names[kind]} relocation"
+            remarks.each[info] = f"{process.settings.argv0}: {words}"
+        return
     if found is None:
         return
     if kind == machine.copy:
@@ -142,6 +147,18 @@ def _apply(
         need_static(process, of, found, name, kind, step)
     elif kind in machine.tlsdesc:
         try_static(process, of, found)
+
+
+def _overflows(of: LinkMap, found: Definition | None, relative: bool) -> bool:
+    """Whether an address, or the distance to it, has more than 32 bits.
+
+    Libraries lie together near the end of the address space, a program by itself: near its beginning when it is of
+    type ET_EXEC, in the middle otherwise.
+    """
+    at = None if found is None or found.shndx == SHN_ABS else found.map
+    if relative:
+        return at is not of and (at is None or EXECUTABLE in (at.type, of.type))
+    return at is not None and (at.elf is None or at.elf.type == ET_DYN)
 
 
 def _check_protected(
