@@ -112,6 +112,6 @@ class _LoadSets:
             text = "wrong ELF class: ELFCLASS32" if verdict == OTHER_CLASS else "cannot open shared object file"
             raise Fault("not-found", "search", text, path, 0 if verdict == OTHER_CLASS else 2)
         elf = self.objects.elf(absolute)
-        check_segments(elf, path, process.settings, False, True)
+        check_segments(elf, path, process.settings, self.objects.grants, False, True)
         check_hash(elf, process.settings)
         start(process, elf, map_only=True)

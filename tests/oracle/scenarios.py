@@ -548,9 +548,11 @@ _FAULTS: tuple[tuple[tuple[Patch, ...], tuple[str, ...]], ...] = (
     ((Patch("phdr 1 1 vaddr", 0x1008),), ()),
     ((Patch("phdr 1 3 vaddr", 0x8000), Patch("phdr 1 1 vaddr", 0x6000)), ()),
     ((Patch("phdr 1 0 filesz", 0x8000), Patch("phdr 1 0 memsz", 0x8000)), ()),  # the first ends behind the last
-    ((Patch("phdr 1 3 memsz", 1 << 46),), ()),
+    ((Patch("phdr 1 3 memsz", 1 << 44),), ()),
     ((Patch("phdr 1 3 memsz", 1 << 43),), ()),
     ((Patch("phdr 1 3 vaddr", (1 << 42) + 0x3000),), ()),  # behind a hole of 4 TiB
+    ((Patch("phdr 1 3 memsz", 3 << 30),), ()),
+    ((Patch("phdr 1 0 type", 0),) * 4, ()),  # no PT_LOAD is left
     ((Patch("phdr 2 0 type", 0),), ()),
     ((Patch("phdr 2 0 filesz", 0),), ()),
     ((Patch("dyn 0x6ffffffb", 0x8000001),), ("-z,now",)),
@@ -579,6 +581,7 @@ _FAULTS: tuple[tuple[tuple[Patch, ...], tuple[str, ...]], ...] = (
     ((Patch("phdr 7 0 filesz", 4000),), ()),
     ((Patch("phdr 7 0 align", 4096),), ()),
     ((Patch("phdr 7 0 memsz", 9000),), ()),
+    ((Patch("phdr 7 0 memsz", 1),), ()),  # less than its image
     ((), ("-z,execstack",)),
     ((), ("-z,nodlopen",)),
     ((), ("-z,pack-relative-relocs",)),

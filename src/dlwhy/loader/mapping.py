@@ -49,8 +49,8 @@ _ABI_TAG = b"\4\0\0\0\x10\0\0\0\1\0\0\0GNU\0"
 _LARGEST_NOTE = 1 << 20
 _SIGSEGV, _SIGBUS = 11, 7
 _ADDRESS_SPACE = 1 << 47
-_LARGEST_FILE = 1 << 44
-"""Bytes of the largest file on the file systems with the smallest limit (ext4): more is not mapped there."""
+_ROOM = 1 << 45
+"""Bytes that surely are free in one piece: where the program lies parts what is left of the address space."""
 _WRAPS = (1 << 64) - (1 << 48)
 _MUCH_MEMORY = 1 << 31
 """Bytes of zeros from which on a small machine may refuse them (mm/util.c, __vm_enough_memory)."""
@@ -180,10 +180,18 @@ def _other_kernel(elf: Elf, length: int, bad: Callable[[str], Fault]) -> bool:
     return False
 
 
-def check_segments(elf: Elf, name: str, host: ProcessSettings, by_dlopen: bool, as_program: bool = False) -> None:
+def check_segments(
+    elf: Elf,
+    name: str,
+    host: ProcessSettings,
+    grants: Callable[[int], bool | None],
+    by_dlopen: bool,
+    as_program: bool = False,
+) -> None:
     """Check the program headers and dynamic section as the loader does while it maps the object. Raises `Fault`.
 
-    `name` is what was asked for; `by_dlopen` whether a dlopen is under way (also for its dependencies).
+    `name` is what was asked for; `grants` tells whether the kernel lets a process have so many bytes; `by_dlopen` is
+    whether a dlopen is under way (also for its dependencies).
     """
     libc, page = host.libc, host.page
 
@@ -223,7 +231,7 @@ def check_segments(elf: Elf, name: str, host: ProcessSettings, by_dlopen: bool, 
         raise bad("cannot dynamically load executable", "not-a-library")
     if libc.dynamic_checked_before_mapping and ((not dynamic and elf.type == ET_DYN) or empty_dynamic):
         raise bad("object file has no dynamic section")
-    _check_mapping(elf, loads, bad, not_mapped, host)
+    _check_mapping(elf, loads, bad, not_mapped, host, grants)
     if any(row[5] >= _WRAPS or row[6] >= _WRAPS for row in elf.loads):
         raise Unknown(f"what a segment of {elf.path} whose size wraps round the address space leaves in memory", "map")
     _check_overlap(elf, host)
@@ -244,6 +252,7 @@ def _check_mapping(
     bad: Callable[[str], Fault],
     not_mapped: Callable[[str], Fault | Unknown],
     host: ProcessSettings,
+    grants: Callable[[int], bool | None],
 ) -> None:
     """_dl_map_segments (elf/dl-map-segments.h): what mmap and mprotect refuse."""
     page = host.page
@@ -258,8 +267,8 @@ def _check_mapping(
                 raise not_mapped("failed to map segment from shared object")
         if length == 0 or length >= _ADDRESS_SPACE or first[4] >= 1 << 63:
             raise not_mapped("failed to map segment from shared object")
-        if length >= _LARGEST_FILE:
-            raise Unknown(f"whether the file system of {elf.path} maps {length} bytes of a file at once", "map")
+        if length > _ROOM:
+            raise Unknown(f"whether {length} bytes of address space are free in one piece for {elf.path}", "map")
         holes = any(one[1] != two[0] for one, two in pairwise(loads))
         if holes:
             if host.libc.segment_order_checked and last[0] < first[1]:
@@ -286,8 +295,12 @@ def _check_mapping(
                 if alloc_end - first[0] > reach:
                     raise not_mapped("cannot map zero-fill pages")
                 if alloc_end - zero_page >= _MUCH_MEMORY:
-                    what = f"whether the kernel grants {elf.path} {alloc_end - zero_page} bytes of zeros"
-                    raise Unknown(f"{what}: the machine's memory and vm.overcommit_memory", "map")
+                    granted = grants(alloc_end - zero_page)
+                    if granted is None:
+                        what = f"whether the kernel grants {elf.path} {alloc_end - zero_page} bytes of zeros"
+                        raise Unknown(f"{what}: the machine's memory and vm.overcommit_memory", "map")
+                    if not granted:
+                        raise not_mapped("cannot map zero-fill pages")
                 _inside(elf, zero_page, alloc_end, first[0], last[3], page)
 
 

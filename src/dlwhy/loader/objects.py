@@ -168,6 +168,28 @@ class Objects:
             self._cache = Cache(data)
         return self._cache
 
+    def grants(self, size: int) -> bool | None:
+        """Whether the kernel that dlwhy runs on lets a process have `size` private bytes; None when that is not known.
+
+        Linux mm/util.c, __vm_enough_memory: by default only what exceeds memory and swap together is refused.
+        """
+        from dlwhy.files import Files
+
+        own = Files()
+        try:
+            mode = own.open("/proc/sys/vm/overcommit_memory").head.strip()
+            words = own.open("/proc/meminfo").head.split()
+            total = 1024 * sum(int(words[words.index(name) + 1]) for name in (b"MemTotal:", b"SwapTotal:"))
+        except (DlwhyError, ValueError, IndexError):
+            return None
+        finally:
+            own.close()
+        if mode == b"1":
+            return True
+        if mode != b"0" or total // 2 < size <= total:  # releases of the kernel differ on what is nearly all
+            return None
+        return size <= total
+
     def cpu(self) -> tuple[frozenset[str] | None, bool | None]:
         """Return what /proc/cpuinfo tells of the processor that dlwhy runs on: (its flags, whether it is Intel's).
 

@@ -222,7 +222,7 @@ class Process:
             key = id(elf), id(self.libc), self.settings.page, by_dlopen
             sound = key in self.objects.sound
             if not sound:
-                check_segments(elf, name, self.settings, by_dlopen)
+                check_segments(elf, name, self.settings, self.objects.grants, by_dlopen)
             made = self._new(found.path, name, elf, type_, needed_by if by_dlopen or needed_by else loader, mode, space)
             self._check_stack(elf, name, by_dlopen)
             self.read_properties(made)
