@@ -109,6 +109,9 @@ def judge(one: Scenario, seen: real.RealRun, said: dlwhy.CheckReport, *, noisy: 
     loaded = tuple("" if index == 0 else name for index, name in enumerate(start.loaded))
     if loaded != seen.start_maps:
         wrong.append(f"start: loaded {loaded}, really {seen.start_maps}")
+    notices = b"".join(
+        f.message.encode("utf-8", "surrogateescape") + b"\n" for f in said.findings if f.rule == "loader-notice"
+    )
     left_open = False
     for number, (mine, step) in enumerate(zip(said.steps, seen.steps, strict=False), 1):
         steps += 1
@@ -133,7 +136,8 @@ def judge(one: Scenario, seen: real.RealRun, said: dlwhy.CheckReport, *, noisy: 
         if step.outcome == "dies":
             messages.append(seen.stderr)
             said_last = b"" if mine.message is None else without_line(mine.message.encode() + b"\n")
-            if not without_line(seen.stderr).endswith(said_last):
+            written = without_line(seen.stderr)
+            if not written.endswith(said_last) if noisy else written != without_line(notices) + said_last:
                 wrong.append(f"{name}: dies of {mine.message!r}, really {seen.stderr[-300:]!r}")
             left_open = True
             break
@@ -153,9 +157,6 @@ def judge(one: Scenario, seen: real.RealRun, said: dlwhy.CheckReport, *, noisy: 
             wrong.append(f"static TLS (size, align, used) {mine_tls}, really {seen.tls[:3]}")
         if block.optional_left is not None and block.optional_left != seen.tls[3]:
             wrong.append(f"static TLS optional {block.optional_left}, really {seen.tls[3]}")
-    notices = b"".join(
-        f.message.encode("utf-8", "surrogateescape") + b"\n" for f in said.findings if f.rule == "loader-notice"
-    )
     messages += [seen.stderr] if seen.stderr and not left_open else []
     if not left_open and not wrong and (notices not in seen.stderr if noisy else seen.stderr != notices):
         wrong.append(f"standard error {notices!r}, really {seen.stderr!r}")

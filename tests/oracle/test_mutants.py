@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from dlwhy.elf.relocs import survey
 from dlwhy.elf.symbols import DynamicSymbols
 from dlwhy.elf.versions import Versions
 from dlwhy.loader import (
@@ -218,8 +219,8 @@ def _runpath_first(finder: Any, of: Any, kind: str, _real: Any = search.Finder.p
     return _real(finder, of, "RUNPATH" if kind == "RPATH" else kind)
 
 
-def _uncounted(elf: Any, _libc: glibc.Glibc) -> Any:
-    return relocate._null(elf, "x")
+def _uncounted(elf: Any, table: Any, *rest: Any, _real: Any = survey) -> None:
+    _real(elf, table.but(relative=0), *rest)
 
 
 def _newest_processor(*_args: Any) -> Any:
@@ -264,7 +265,7 @@ MUTANTS: dict[str, tuple[object, str, object, str]] = {
     "pages behind the end of the file are there": (image.Image, "touch", _constant(None), "corrupt"),
     "the end of a long table wraps round early": (relocate, "_LOWEST", 1 << 63, "faults"),
     "needs are read before any is checked": (Versions, "need_files", property(_whole), "faults"),
-    "no chain leads astray": (DynamicSymbols, "_follow", _constant(None), "faults"),
+    "no chain leads astray": (DynamicSymbols, "_follow", _constant({}), "faults"),
     "processor levels are not checked": (process.Process, "lacks_level", _constant(None), "marks"),
     "processor levels are checked in the order of the list": (process.Process, "_check_properties", _by_list, "marks"),
     "every property note asks for a new processor": (properties, "_properties", _newest_processor, "marks"),
@@ -272,7 +273,7 @@ MUTANTS: dict[str, tuple[object, str, object, str]] = {
     "every remark is made once": (resolving, "every_entry", _each_once, "marks"),
     "protected symbols are like others": (resolving, "_check_protected", _constant(None), "marks"),
     "hash tables are not looked at": (process, "check_hash", _constant(None), "faults"),
-    "relocation counts are not looked at": (relocate, "_not_relative", _uncounted, "faults"),
+    "relocation counts are not looked at": (relocate, "survey", _uncounted, "faults"),
     "RELRO always works": (resolving, "_protect", _constant(None), "faults"),
     "e_ident is never bad": (mapping, "_bad_ident", _constant(False), "corrupt"),
     "executable stacks are free": (process, "wants_execstack", _constant(False), "flags"),

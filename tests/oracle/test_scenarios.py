@@ -28,6 +28,7 @@ FOUND = (
     (1, 13, "tls"), (1, 20, "tls"), (1, 31, "tls"), (2, 99, "tls"), (2, 33, "flags"), (3, 177, "flags"),
     (2, 36, "versions"), (1597382143, 12, "versions"), (1, 26, "corrupt"), (5, 39, "corrupt"), (5, 131, "corrupt"),
     (5, 248, "corrupt"), (7, 49, "corrupt"), (7, 141, "corrupt"), (7, 164, "corrupt"), (1726220774, 2, "corrupt"),
+    (7001, 8, "tls"), (6161, 69, "corrupt"), (20261125, 37, "search"), (1, 22, "marks"), (1, 46, "marks"),
 )  # fmt: skip
 AMOUNT = {
     "tls": 300, "graph": 60, "search": 60, "versions": 60, "corrupt": 100, "flags": 40, "spaces": 40, "faults": 80,

@@ -51,6 +51,7 @@ _SIGSEGV, _SIGBUS = 11, 7
 _ADDRESS_SPACE = 1 << 47
 _ROOM = 1 << 45
 """Bytes that surely are free in one piece: where the program lies parts what is left of the address space."""
+_EINVAL = 22
 _WRAPS = (1 << 64) - (1 << 48)
 _MUCH_MEMORY = 1 << 31
 """Bytes of zeros from which on a small machine may refuse them (mm/util.c, __vm_enough_memory)."""
@@ -148,7 +149,7 @@ def _other_machine(view: View, host: ProcessSettings) -> bool:
     return view.head[18:20] != host.machine.e_machine.to_bytes(2, "big" if host.machine.name == "s390x" else "little")
 
 
-def _other_kernel(elf: Elf, length: int, bad: Callable[[str], Fault]) -> bool:
+def _other_kernel(elf: Elf, length: int, bad: Callable[[str, int], Fault]) -> bool:
     """Whether .note.ABI-tag asks for another system than Linux (the kernel's release is taken as new enough).
 
     `length` is how much of the file the first read got. Raises `Fault` for a note that the file does not hold.
@@ -162,7 +163,7 @@ def _other_kernel(elf: Elf, length: int, bad: Callable[[str], Fault]) -> bool:
             raise Unknown(f"what stands behind the first bytes of {elf.path} in the loader's memory", "header")
         data = elf.view.some(offset, min(size, _LARGEST_NOTE))
         if offset + size > length and len(data) != size:
-            raise bad("cannot read file data")
+            raise bad("cannot read file data", _EINVAL if offset >> 63 else 0)  # pread's offset has a sign
         at = 0
         while data[at : at + 16] != _ABI_TAG:
             if at + 16 > len(data):

@@ -83,7 +83,8 @@ def every_entry(elf: Elf, libc: Glibc, lazy: bool) -> Iterator[Entry]:
         return
 
 
-def _null(elf: Elf, what: str) -> Death:
+def read_null(elf: Elf, what: str) -> Death:
+    """Return how a process ends whose loader takes for granted a tag that is not there."""
     why = f"{elf.path}: {what}, and the loader reads it through a null pointer: the process is killed by SIGSEGV"
     return Death("signal", "relocate", why, None, -SIGSEGV, elf.path)
 
@@ -93,17 +94,17 @@ def _entries(elf: Elf, machine: Machine, libc: Glibc, lazy: bool, image: Image |
     tags = dynamic.tags if dynamic is not None else {}
     if lazy and DT_JMPREL in tags:
         if DT_PLTGOT not in tags:
-            raise _null(elf, "it has DT_JMPREL and no DT_PLTGOT")
+            raise read_null(elf, "it has DT_JMPREL and no DT_PLTGOT")
         if image is not None:
             word = elf.layout.word_size
             image.touch(tags[DT_PLTGOT] + word, 2 * word, True, "DT_PLTGOT is written", "relocate")
     if libc.relr and DT_RELR in tags:
         if DT_RELRSZ not in tags:
-            raise _null(elf, "it has DT_RELR and no DT_RELRSZ")
+            raise read_null(elf, "it has DT_RELR and no DT_RELRSZ")
         _check_relr(elf, image)
     ranges = _ranges(elf, lazy, libc.relr)
     if dynamic is not None and DT_SYMTAB not in tags:
-        raise _null(elf, "it has no DT_SYMTAB")  # whether or not there are relocations
+        raise read_null(elf, "it has no DT_SYMTAB")  # whether or not there are relocations
     for table, deferred in ranges:
         yield from _range(elf, table, deferred, machine, libc, image)
 
@@ -118,13 +119,13 @@ def _ranges(elf: Elf, lazy: bool, zero_is_none: bool) -> list[tuple[Table, bool]
     has_rela = DT_RELA in tags and (tags[DT_RELA] != 0 or not zero_is_none)
     if has_rela:
         if DT_RELASZ not in tags:
-            raise _null(elf, "it has DT_RELA and no DT_RELASZ")
+            raise read_null(elf, "it has DT_RELA and no DT_RELASZ")
         start, size, count = tags[DT_RELA], tags[DT_RELASZ], _counted(tags.get(DT_RELACOUNT, 0), elf)
     second = None
     if DT_PLTREL in tags:
         for tag, name in ((DT_JMPREL, "DT_JMPREL"), (DT_PLTRELSZ, "DT_PLTRELSZ")):
             if tag not in tags:
-                raise _null(elf, f"it has DT_PLTREL and no {name}")
+                raise read_null(elf, f"it has DT_PLTREL and no {name}")
         jump, length = tags[DT_JMPREL], tags[DT_PLTRELSZ]
         start = start if has_rela else jump
         if start + size == jump + length:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dlwhy.elf.constants import ET_DYN, PT_GNU_RELRO, SHN_ABS, SHN_UNDEF, STT_GNU_IFUNC, STV_PROTECTED
+from dlwhy.elf.constants import DT_TLSDESC_PLT, ET_DYN, PT_GNU_RELRO, SHN_ABS, SHN_UNDEF, STT_GNU_IFUNC, STV_PROTECTED
 from dlwhy.elf.relocs import split_info
 from dlwhy.errors import ElfError
 from dlwhy.loader.bind import COPY, PLT, Definition, Lookup, binding, is_lazy, resolve, type_class, wanted_names
@@ -10,7 +10,7 @@ from dlwhy.loader.faults import NEAR, Death, Fault, Unknown
 from dlwhy.loader.link_map import EXECUTABLE, LOADED
 from dlwhy.loader.mapping import died_reading
 from dlwhy.loader.placing import initialise_tls, need_static, try_static
-from dlwhy.loader.relocate import Work, every_entry, work
+from dlwhy.loader.relocate import Work, every_entry, read_null, work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -114,6 +114,8 @@ def _apply(
         if kind not in machine.tlsdesc:
             raise Fault("bad-relocation", "relocate", f"unexpected PLT reloc type {_digits(kind)}", of.shown)
         if process.libc.lazy_descriptors:
+            if of.elf.dynamic is not None and DT_TLSDESC_PLT not in of.elf.dynamic.tags:
+                raise read_null(of.elf, "it has a descriptor to be resolved lazily and no DT_TLSDESC_PLT")
             return
     if kind == machine.irelative or kind in (machine.relative, 0):
         return
