@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
+from pathlib import Path
 
 import pytest
 
+import dlwhy
 from tests.oracle import real, ways
 from tests.oracle.agreement import workshop
 from tests.oracle.sysroots import SUITES, roots
@@ -43,3 +46,25 @@ def test_bind_now_of_a_secure_start(loader: str) -> None:
         pytest.skip("not run: only root makes a set-user-ID program for another user")
     verdict = ways.run("secure", 794462488, 0, root, workshop(), real.rtld_words(root), str(os.getpid()))
     assert verdict.differences == ()
+
+
+@pytest.mark.parametrize("loader", ["this machine", *SUITES])
+def test_a_preloaded_copy_of_the_loader(loader: str, tmp_path: Path) -> None:
+    """The loader's file under another name comes first in the scope: what libc makes of its empty data is undecided."""
+    root = roots()[loader]
+    if isinstance(root, str):
+        pytest.skip(root)
+    outside = "" if root == Path("/") else str(root)
+    copy = Path(f"{outside}{tmp_path}/{Path(ways.LOADER).name}")
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(next(Path(f"{outside}/{real.LIB}").glob("ld-*.so*")), copy)
+    env = {"LD_PRELOAD": f"{tmp_path}/{copy.name}"}
+    try:
+        seen = real.run(root, [], env, "/", tmp_path / "work", None)
+        said = dlwhy.check([], dlwhy.Host.plain(env), sysroot=outside or None, cwd="/").host.startup
+    finally:
+        if outside:
+            shutil.rmtree(f"{outside}{tmp_path}", ignore_errors=True)
+    assert said.outcome == "undecided"
+    assert said.because is not None and f"_rtld_global_ro in {tmp_path}/{copy.name}" in said.because
+    assert seen.status < 0  # it dies of a signal: before its first constructor, or in 2.31 of its own calls

@@ -5,6 +5,7 @@ from __future__ import annotations
 from errno import ENOENT
 
 from dlwhy.elf.constants import DT_AUDIT, DT_DEPAUDIT, ET_DYN, PT_DYNAMIC, PT_PHDR
+from dlwhy.elf.symbols import gnu_hash
 from dlwhy.errors import DlwhyError, ElfError
 from dlwhy.loader.bind import check_versions
 from dlwhy.loader.closing import collect
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from dlwhy.elf.file import Elf
     from dlwhy.loader.process import Namespace, Process
 
+_LOADER_DATA = b"_rtld_global_ro"
 _SECURE_NAME_LIMIT = 255
 """Bytes from which on a name in LD_PRELOAD or LD_AUDIT is too long in secure mode (elf/rtld.c)."""
 _BELOW_ANY = 1 << 40
@@ -164,6 +166,26 @@ def _finish(process: Process, laid_out: bool) -> None:
     relocate(process, order, not process._bind_now(), space, 0)  # noqa: SLF001
     for one in space.maps:
         initialise_tls(process, one)
+    _one_loader(process)
+
+
+def _one_loader(process: Process) -> None:
+    """Raise `Unknown` where libc was bound to the data of a copy of the loader that does not run.
+
+    A file of the loader's under another name is mapped once more, and preloaded it comes first in the scope. Nobody has
+    filled in what libc then reads in `_rtld_global_ro`: 2.36, 2.41 and 2.43 divide by a zero of it, before
+    any constructor (sysdeps/nptl/pthread_early_init.h, __pthread_early_init; nptl/nptl-stack.h).
+    """
+    rtld = process.rtld
+    assert process.program is not None
+    assert rtld is not None
+    for one in process.program.searchlist.maps:
+        if one is rtld or process.base.libc is None:
+            break
+        if one.elf is None or one.soname is None or one.soname != rtld.soname:
+            continue
+        if one.elf.symbols.look_up({_LOADER_DATA: gnu_hash(_LOADER_DATA)}).get(_LOADER_DATA):
+            raise Unknown(f"what libc makes of {_LOADER_DATA.decode()} in {one.shown}, a loader that does not run")
 
 
 def _check_versions(process: Process) -> None:
