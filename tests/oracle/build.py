@@ -52,7 +52,7 @@ class Function(NamedTuple):
     hidden: bool = False
     """Not the default version (name@V instead of name@@V)."""
     binding: str = "globl"
-    """globl, weak, unique (an object), object or ifunc."""
+    """globl, weak, unique (an object), object, wide (one of 16 bytes, the others have 8) or ifunc."""
     visibility: str | None = None
 
 
@@ -120,9 +120,10 @@ def assembly(plan: Plan) -> str:
             lines.append(f".symver {label}, {one.name}{'@' if one.hidden else '@@'}{one.version}")
         if one.visibility is not None:
             lines.append(f".{one.visibility} {label}")
-        if one.binding in ("unique", "object"):
+        if one.binding in ("unique", "object", "wide"):
             kind = "gnu_unique_object" if one.binding == "unique" else f"object\n.globl {label}"
-            lines += [".data", f".type {label}, @{kind}", f"{label}: .quad 1", f".size {label}, 8", ".text"]
+            size = 16 if one.binding == "wide" else 8
+            lines += [".data", f".type {label}, @{kind}", f"{label}: .zero {size}", f".size {label}, {size}", ".text"]
             continue
         body = AUDITOR if one.name == "la_version" else "ret"
         if one.binding == "ifunc":

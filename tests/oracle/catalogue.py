@@ -74,6 +74,7 @@ SELDOM: dict[str, str] = {
     "alignment not page-aligned": "up to 2.34 only",
     "not properly aligned": "up to 2.34 only",
     "address/offset not page-aligned": "from 2.35 on",
+    "failed to map": "up to 2.34 by no alignment",
     "memory protections": "up to 2.35: later releases refuse such an order of segments with another sentence",
     "executable stack": "dlopen refuses one from 2.41 on",
     "executable stack not allowed": "from 2.41 on",

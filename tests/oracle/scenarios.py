@@ -590,6 +590,7 @@ _FAULTS: tuple[tuple[tuple[Patch, ...], tuple[str, ...]], ...] = (
 _START_FAULTS: tuple[tuple[Patch, ...], ...] = (
     (Patch("table 0x6ffffffe 20", 2, 2), Patch("table 0x6ffffffe 16", 77, 4)),  # vna_flags: weak; vna_hash
     (Patch("table 0x6ffffffe 16", 77, 4),),
+    (Patch("phdr 7 0 filesz", 4000),),
     (Patch("dyn 0x6ffffffc tag", 0x6FFF0000), Patch("dyn 0x6ffffff0 tag", 0x6FFF0001)),  # the provider's versions
 )  # fmt: skip
 
@@ -647,7 +648,9 @@ def marks(r: random.Random, name: str) -> Scenario:
         functions = (
             Function(f"g{index}", binding=r.choice(("ifunc", "globl")), visibility=r.choice(shown)),
             Function(f"p{index}", visibility=r.choice(("protected", "protected", None))),
-            Function(f"d{index}", binding="object", visibility=r.choice(("protected", "protected", None))),
+            Function(
+                f"d{index}", binding=r.choice(("object", "wide")), visibility=r.choice(("protected", "protected", None))
+            ),
         )
         references = [
             Reference(r.choice(("got", "data", "data", "call")), f"g{r.choice(('p', *range(len(names))))}")
