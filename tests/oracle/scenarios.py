@@ -564,7 +564,11 @@ _FAULTS: tuple[tuple[tuple[Patch, ...], tuple[str, ...]], ...] = (
     ((Patch("table 0x6ffffef5 8", 3, 4),), ()),
     ((Patch("table 0x6ffffef5 4", 1 << 26, 4),), ()),  # symoffset: the chains lead to before the object
     ((Patch("table 0x6ffffef5 4", 5, 4),), ()),
+    ((Patch("table 4 4", 1, 4),), ("--hash-style=sysv",)),  # nchain, which no loader looks at
+    ((Patch("table 4 0", 40, 4),), ("--hash-style=sysv",)),  # nbucket
+    ((Patch("table 4 8", 12, 4),), ("--hash-style=sysv",)),  # the first bucket
     ((Patch("table 0x6ffffffe 0", 2, 2),), ()),  # vn_version
+    ((Patch("table 0x6ffffffe 8", 0x200, 4),), ()),  # vn_aux
     ((Patch("table 0x6ffffffe 20", 2, 2), Patch("table 0x6ffffffe 16", 77, 4)), ()),  # vna_flags: weak; vna_hash
     ((Patch("table 0x6ffffffe 16", 77, 4),), ()),
     ((Patch("table 0x6ffffffe 28", 1 << 30, 4),), ()),  # vna_next

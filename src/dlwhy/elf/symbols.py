@@ -504,11 +504,9 @@ class DynamicSymbols:
         left = 2 * len(words)
         for name in wanted:
             place = sysv_hash(name) % buckets
-            if place >= len(words):
-                raise ElfError(self._elf.path, -1, f"DT_HASH with {buckets} buckets leaves the file")
-            index = words[place]
+            index = words[place] if place < len(words) else self._hash_word(table, place)
             if index not in self._heads:
-                self._heads[index] = self._chain_from(index, buckets, words)
+                self._heads[index] = self._chain_from(index, table, buckets, words)
                 left -= sum(map(len, self._heads[index].values()))
                 if left < 0:
                     raise TooLarge(self._elf.path, -1, "chains of DT_HASH share their symbols")
@@ -524,7 +522,13 @@ class DynamicSymbols:
             data = elf.at(vaddr, 2 * size)
         return self._array(data[: len(data) - len(data) % size], "Q" if size == 8 else "I")
 
-    def _chain_from(self, index: int, buckets: int, words: array[int]) -> dict[bytes, list[int]]:
+    def _hash_word(self, vaddr: int, place: int) -> int:
+        """One word of DT_HASH wherever it lies: the loader looks at no count. Raises `ElfError`."""
+        size = self._elf.row.hash_word if self._elf.row is not None else 4
+        (word,) = self._array(self._elf.at(vaddr + size * (2 + place), size), "Q" if size == 8 else "I")
+        return word
+
+    def _chain_from(self, index: int, table: int, buckets: int, words: array[int]) -> dict[bytes, list[int]]:
         """Return name -> indexes of one chain of DT_HASH, which ends at index 0 (STN_UNDEF)."""
         found: dict[bytes, list[int]] = {}
         seen: set[int] = set()
@@ -533,9 +537,8 @@ class DynamicSymbols:
                 raise TooLarge(self._elf.path, -1, "a chain of DT_HASH has no end, so a search in it may have none")
             seen.add(index)
             found.setdefault(self.name_at(self._row(index)[0]), []).append(index)
-            if buckets + index >= len(words):
-                raise ElfError(self._elf.path, -1, f"a chain of DT_HASH leads to symbol {index}, behind its end")
-            index = words[buckets + index]
+            place = buckets + index
+            index = words[place] if place < len(words) else self._hash_word(table, place)
         return found
 
     # -- the TLS symbols -----------------------------------------------------------------------------------------

@@ -174,10 +174,11 @@ class Versions:
             data = elf.around(vaddr, 2 * end)
         if end <= len(data):
             return kind.unpack_from(data, offset), data
-        one = elf.around(vaddr + offset, kind.size)
+        one = elf.mapped(vaddr + offset, kind.size)
         if len(one) == kind.size:
             return kind.unpack(one), data
-        raise ElfError(elf.path, -1, f"a version table at address {vaddr:#x} leaves the file")
+        rule = f"a version table at address {vaddr:#x} leaves the file"
+        raise elf.unmapped(vaddr + offset, kind.size, rule)
 
     def _too_many(self) -> TooLarge:
         return TooLarge(self._elf.path, -1, "the version tables have more records than the file has room for")
