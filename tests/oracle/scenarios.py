@@ -687,6 +687,8 @@ def marks(r: random.Random, name: str) -> Scenario:
     if r.random() < 0.15:
         env["LD_PRELOAD"] = "{D}/" + r.choice(names)
     steps = [f"{r.choice(('now', 'lazy', 'now-global'))}:{{D}}/{one}" for one in r.sample(names, len(names))]
+    if r.random() < 0.2:  # which of several is refused first
+        plans = [one if one.program else one._replace(isa=0x80, patches=()) for one in plans]
     return Scenario(name, "marks", tuple(plans), tuple(steps), env, program, "/tmp")
 
 
