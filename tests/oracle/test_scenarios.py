@@ -12,7 +12,8 @@ import pytest
 
 from tests.oracle import compare, real
 from tests.oracle.agreement import one, workshop
-from tests.oracle.scenarios import FAMILIES, scenario
+from tests.oracle.build import Function, Patch, Plan, Reference
+from tests.oracle.scenarios import FAMILIES, Scenario, scenario
 from tests.oracle.sysroots import SUITES, roots
 
 if TYPE_CHECKING:
@@ -88,6 +89,29 @@ def test_scenarios_of_a_fresh_seed(
 def test_scenarios_that_once_differed(loader: str, made: Workshop) -> None:
     """What random scenarios have found stays found."""
     agree(loader, made, list(FOUND))
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("kind", [2, 10])
+@pytest.mark.parametrize("program", ["prog", None])
+def test_distances(loader: str, kind: int, program: str | None, made: Workshop) -> None:
+    """From a library to a program, and to what is not there, 32 bits suffice for an address and not for a distance."""
+    name = "of_program" if program else "of_nobody"
+    plans = [Plan("x.so", "x.so", references=(Reference("data", name, program is None),), relative=2,
+                  patches=(Patch("table 7 56", kind, 4),))]  # fmt: skip
+    if program:
+        functions = (Function(name),)
+        plans.append(Plan("prog", None, ("x.so",), "$ORIGIN", options=("-E",), functions=functions, program=True))
+    title = f"distances-{kind}-{program}-{os.getpid()}"
+    one_step = ("now:{D}/x.so",)
+    root = roots()[loader]
+    if isinstance(root, str):
+        pytest.skip(root)
+    chosen = Scenario(title, "faults", tuple(plans), one_step, {}, program, "/tmp")
+    verdict = one(chosen, root, made, real.rtld_words(root), tag="d")
+    assert verdict.differences == ()
+    heard = b"causes overflow in R_X86_64_PC32 relocation" in b"".join(verdict.messages)
+    assert heard == (kind == 2)
 
 
 def test_a_wrong_prediction_is_seen(made: Workshop) -> None:

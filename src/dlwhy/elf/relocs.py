@@ -110,12 +110,11 @@ def _pieces(elf: Elf, table: Table, skip: int, step: int) -> Iterator[bytes | by
         try:
             data = elf.at(table.vaddr + done, part)
         except ElfError:
-            data = elf.mapped(table.vaddr + done, part)
-            if len(data) < part:
-                if len(data) >= step:
-                    yield data[: len(data) - len(data) % step]
-                elf.at(table.vaddr + done + len(data), 1)  # tells where it breaks
-                raise
+            data = elf.mapped(table.vaddr + done, part)  # all that is there
+            if len(data) >= step:
+                yield data[: len(data) - len(data) % step]
+            elf.at(table.vaddr + done + len(data), 1)  # tells where it breaks
+            raise
         yield data
         done += part
         if done > most:
