@@ -38,7 +38,10 @@ def unresolved(report: UnresolvedReport, style: Style) -> str:
         lines += block(style, "because", report.because)
     for index, name in enumerate(report.missing):
         lines += block(style, "" if index else "not found", name)
-    return "\n".join([*lines, *listed(found, style, style.verbose)]) + "\n"
+    lines += listed(found, style, style.verbose)
+    if any(one.symbol is not None for one in found):
+        lines += block(style, "by itself", "a program that loads it may define them: `dlwhy check` asks in its host")
+    return "\n".join(lines) + "\n"
 
 
 def listed(found: Sequence[Unresolved], style: Style, whole: bool) -> list[str]:
