@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlwhy.elf.constants import DT_GNU_HASH, DT_HASH, STT_TLS
-from dlwhy.elf.symbols import DynamicSymbols, StaticSymbols, Symbol, TlsSymbol, gnu_hash, sysv_hash
+from dlwhy.elf.symbols import DynamicSymbols, StaticSymbols, Symbol, TlsSymbol, chain_words, gnu_hash, sysv_hash
 from dlwhy.errors import ElfError, OutOfBounds, TooLarge
 from tests import elf_writer
 from tests.elf_writer import FILE, LOCAL, OBJECT, TLS, Image, Reloc, Sym
@@ -70,11 +70,14 @@ def test_reached(bits: int, little: bool) -> None:
     start, end = symbols.hashed
     names = {index: symbols.symbol(index).name for index in range(start, end)}
     found = symbols.look_up(hashes(*names.values()))
-    assert symbols.reached(names.items()) == {place for places in found.values() for place in places} == set(names)
-    assert symbols.reached((index, name + b"x") for index, name in names.items()) == set()
+    asked = [(index, gnu_hash(name)) for index, name in names.items()]
+    assert symbols.reached(asked) == {place for places in found.values() for place in places} == set(names)
+    assert symbols.reached((index, gnu_hash(name + b"x")) for index, name in names.items()) == set()
+    assert symbols.hashed_as(chain_words(hashes(*names.values()))) == list(range(start, end))
+    assert symbols.hashed_as(chain_words(hashes(names[start], b"absent")))[0] == start
     long = "n" * 700
     (index,) = opened(Image(bits=bits, little=little, symbols=[Sym(long, 8)], hash=("gnu",)).build()).symbols.reached(
-        [(1, long.encode())]
+        [(1, gnu_hash(long.encode()))]
     )
     assert index == 1
 

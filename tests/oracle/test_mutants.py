@@ -163,7 +163,7 @@ def test_rows(feature: str, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> No
     def mutated(release: tuple[int, int], banner: str | None = None, loader_bytes: bytes = b"") -> glibc.Glibc:
         right = made(release, banner, loader_bytes)
         other = next(value for value in values if value != right.values[feature])
-        return right.but(values={**right.values, feature: other})
+        return right.but(**{feature: other})
 
     monkeypatch.setattr("dlwhy.question.glibc", mutated)
     assert caught(stage, available(), families, monkeypatch), f"no scenario notices another {feature}"
@@ -306,7 +306,7 @@ def test_reading_of_tunables(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> N
 
     def blind(release: tuple[int, int], banner: str | None = None, loader_bytes: bytes = b"") -> glibc.Glibc:
         right = made(release, banner, loader_bytes)
-        return right.but(values={**right.values, "read_tunables": lambda _text: Reading(DEFAULTS, ())})
+        return right.but(read_tunables=lambda _text: Reading(DEFAULTS, ()))
 
     monkeypatch.setattr("dlwhy.question.glibc", blind)
     assert caught(stage, available(), ["tls"], monkeypatch)

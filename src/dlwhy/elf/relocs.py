@@ -6,7 +6,7 @@ filtered by the strided low byte of r_info; only what is not relative becomes Py
 
 from __future__ import annotations
 
-from itertools import compress, count
+from itertools import compress
 
 from dlwhy.elf.constants import (
     DT_JMPREL,
@@ -174,26 +174,25 @@ def survey(
     keep = result.references
     words = step // lay.word_size
     for data in _pieces(elf, table, 0, step):
-        offsets = array(lay.word_code, data)[::words] if bounds else array(lay.word_code)
+        column = array(lay.word_code, data)
         if elf.little != NATIVE_LITTLE:
-            offsets.byteswap()
+            column.byteswap()
+        infos, offsets = column[1::words], column[::words] if bounds else ()
         if offsets:
             low, high = min(offsets), max(offsets)
             result.low = low if result.low < 0 else min(low, result.low)
             result.high = max(high, result.high)
-        column = _column(elf, data, table.rela)
-        if before:
-            first = column[:before]
-            result.relative_wrong |= first.count(relative & 0xFF) != len(first)
-            result.relative_wrong |= _has_wide_types(elf, data[: step * len(first)], step)
-        places = list(compress(count(before), column[before:].translate(wanted)))
-        if wide or len(places) == len(column) or _has_wide_types(elf, data, step):
-            rows = (row[1] for row in layout.iter_unpack(data[step * before :]))
-            keep.update(dict.fromkeys(info for info in rows if split_info(elf, info)[1] not in skip_types))
-        elif places:
-            unpack = layout.unpack_from
-            keep.update(dict.fromkeys(unpack(data, place * step)[1] for place in places))
-        before = max(before - len(column), 0)
+        first = min(before, len(infos))
+        if first and infos[:first] != array(lay.word_code, (relative,)) * first:
+            result.relative_wrong |= any(split_info(elf, info)[1] != relative for info in infos[:first])
+        some: Iterable[int]
+        rest = data[step * first :] if first else data
+        if wide or _has_wide_types(elf, rest, step):
+            some = (info for info in infos[first:] if split_info(elf, info)[1] not in skip_types)
+        else:
+            some = compress(infos[first:], _column(elf, rest, table.rela).translate(wanted))
+        keep.update(dict.fromkeys(some))
+        before -= first
 
 
 def _has_wide_types(elf: Elf, data: bytes | bytearray, step: int) -> bool:

@@ -277,8 +277,16 @@ class DynamicSymbols:
             return 0, 0
         return self._symoffset, min(self._symoffset + len(self._load_chain()), self.count)
 
-    def reached(self, places: Iterable[tuple[int, bytes]]) -> set[int]:
-        """Return which of these `hashed` symbols, (index, name), a lookup by their name comes to.
+    def hashed_as(self, words: frozenset[int]) -> list[int]:
+        """Return which of the `hashed` symbols have one of these words, as `chain_words` makes them, in their chain.
+
+        Raises `ElfError` where the table leaves the file.
+        """
+        first, end = self.hashed
+        return list(compress(range(first, end), map(words.__contains__, self._load_chain()))) if end > first else []
+
+    def reached(self, places: Iterable[tuple[int, int]]) -> set[int]:
+        """Return which of these `hashed` symbols, (index, `gnu_hash` of its name), a lookup by their name comes to.
 
         Raises `ElfError` where the table leaves the file.
         """
@@ -286,8 +294,7 @@ class DynamicSymbols:
         number, mask, bits, shift = len(buckets), len(bloom) - 1, 8 * self._elf.layout.word_size, self._shift & 31
         ends, last_of = self._ends, self._last_of
         found = set()
-        for index, name in places:
-            h = gnu_hash(name)
+        for index, h in places:
             if (chain[index - first] ^ h) > 1:
                 continue
             if mask < 0:
@@ -389,6 +396,16 @@ class DynamicSymbols:
         return Columns(
             array("I", data)[::6], data[4::24], data[5::24], array("H", data)[3::12], array("Q", data)[1::3]
         )  # fmt: skip
+
+    def rows(self, indexes: Sequence[int]) -> Columns | None:
+        """The columns of some symbols only, all below `count`; otherwise as `columns`."""
+        elf = self._elf
+        if not elf.layout.is64 or elf.little != NATIVE_LITTLE:
+            return None
+        data, unpack, size = self.data, elf.layout.sym.unpack_from, elf.layout.sym.size
+        found = [unpack(data, size * index) for index in indexes]
+        names, infos, others, sections, values, _ = zip(*found, strict=True) if found else [()] * 6
+        return Columns(names, bytes(infos), bytes(others), sections, values)
 
     def _ordered(self, row: tuple[int, ...]) -> tuple[int, ...]:
         if self._elf.layout.is64:

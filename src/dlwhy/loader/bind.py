@@ -187,6 +187,10 @@ class Lookup:
                     for name, places in one.elf.symbols.look_up(hashes, words).items():
                         index.setdefault(name, []).append((one, places))
 
+    def offered(self, name: bytes, scopes: Iterable[Scope]) -> bool:
+        """Whether a hash table of these scopes, prepared for the name, leads to it."""
+        return any(name in self._index[id(scope)] for scope in scopes)
+
     def _offers(self, name: bytes, scope: Scope) -> list[tuple[LinkMap, tuple[int, ...]]]:
         """The objects of a scope whose hash table reaches the name, with the symbols, in the scope's order."""
         if name in self._prepared and id(scope) in self._index:

@@ -48,6 +48,7 @@ def collect(process: Process, space: Namespace) -> list[LinkMap]:
         process.static.give_back(blocks)
     dead = {id(one) for one in gone}
     space.maps = [one for one in space.maps if id(one) not in dead]
+    space.known.clear()
     for one in space.maps:
         one.scopes = [
             scope for scope in one.scopes if id(scope.owner) not in dead or one is scope.owner

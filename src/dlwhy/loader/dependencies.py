@@ -83,6 +83,7 @@ def _walk(
             place += 1
             space.maps.remove(dependency)
             space.maps.insert(next(i for i, one in enumerate(space.maps) if one is at), dependency)
+            space.known.clear()
         if at is not top and not at.initfini and (at.elf is None or at.elf.dynamic is not None):
             at.initfini = [at, *direct]
 

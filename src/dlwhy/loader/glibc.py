@@ -255,19 +255,27 @@ BACKPORTS: tuple[Backport, ...] = (
 )  # fmt: skip
 
 
-class Glibc(Record):
-    """One release as this loader model needs it: a value for every feature."""
+class Glibc:
+    """One release as this loader model needs it: an attribute for every feature. Immutable."""
 
-    release: tuple[int, int]
-    text: str
-    """The release as files name it, e.g. "2.36"."""
-    banner: str | None
-    """The distribution's own words, e.g. "Debian GLIBC 2.36-9"."""
-    values: dict[str, Any]
-    known: bool
-    """Whether a row covers this release."""
-    strings: bytes = b""
-    """The read-only data of the loader binary."""
+    def __init__(
+        self, release: tuple[int, int], banner: str | None, values: dict[str, Any], strings: bytes = b""
+    ) -> None:
+        self.release = release
+        self.text = ".".join(map(str, release))
+        """The release as files name it, e.g. "2.36"."""
+        self.banner = banner
+        """The distribution's own words, e.g. "Debian GLIBC 2.36-9"."""
+        self.known = OLDEST <= release <= NEWEST
+        """Whether a row covers this release."""
+        self.strings = strings
+        """The read-only data of the loader binary."""
+        self.values = values
+        self.__dict__.update(values)
+
+    def but(self, **changes: Any) -> Glibc:
+        """Return this release with other values for some features."""
+        return Glibc(self.release, self.banner, {**self.values, **changes}, self.strings)
 
     def assertion(self, file: str, function: str, expression: str) -> str:
         """Return what the loader writes when it stops with an assertion (__assert_fail); line 0 stands for any.
@@ -280,13 +288,9 @@ class Glibc(Record):
         place = found[1].decode() if found else ""
         return f"Inconsistency detected by ld.so: {place}{file}: 0: {function}: Assertion `{expression}' failed!"
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        try:
-            return self.values[name]
-        except KeyError:
-            raise AttributeError(name) from None
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
 
 
 def glibc(release: tuple[int, int], banner: str | None = None, loader_bytes: bytes = b"") -> Glibc:
@@ -299,4 +303,4 @@ def glibc(release: tuple[int, int], banner: str | None = None, loader_bytes: byt
     for backport in BACKPORTS:
         if backport.release in (release, None) and backport.probe in told:
             values.update(backport.changes)
-    return Glibc(release, ".".join(map(str, release)), banner, values, OLDEST <= release <= NEWEST, loader_bytes)
+    return Glibc(release, banner, values, loader_bytes)

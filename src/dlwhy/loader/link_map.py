@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dlwhy.elf.constants import DT_RPATH, DT_RUNPATH
 from dlwhy.loader.tls import Segment
 
 TYPE_CHECKING = False
@@ -31,11 +32,11 @@ class LinkMap:
     """One loaded object. Mutable: it is the loader's own state."""
 
     __slots__ = (
-        "_soname", "binding", "depth", "elf", "flags_1", "forced_by", "global_", "how", "identity", "init_called",
-        "initfini", "isa_needed", "lazy", "loader", "module_id", "name", "names", "namespace", "needed_1",
-        "needed_by", "nodelete", "opened", "origin", "path_lists", "program_name", "reldeps", "relocated", "request",
-        "scopes", "searchlist", "soname_added", "static_since", "tls", "tls_before", "tls_offset", "type",
-        "versions_checked",
+        "_soname", "binding", "brings_lists", "depth", "elf", "flags_1", "forced_by", "global_", "how", "identity",
+        "init_called", "initfini", "isa_needed", "lazy", "loader", "module_id", "name", "names", "namespace",
+        "needed_1", "needed_by", "nodelete", "opened", "origin", "path_lists", "program_name", "reldeps",
+        "relocated", "request", "scopes", "searchlist", "soname_added", "static_since", "tls", "tls_before",
+        "tls_offset", "type", "versions_checked",
     )  # fmt: skip
 
     def __init__(self, name: str, request: str, elf: Elf | None, type_: str, loader: LinkMap | None) -> None:
@@ -58,6 +59,8 @@ class LinkMap:
         self.soname_added = False
         """Whether DT_SONAME is among `names`, or there is none."""
         self.flags_1 = dynamic.flags_1 if dynamic is not None else 0
+        self.brings_lists = dynamic is not None and (DT_RPATH in dynamic.tags or DT_RUNPATH in dynamic.tags)
+        """Whether it has a DT_RPATH or DT_RUNPATH."""
         self.origin: str | None = None
         self.path_lists: dict[str, list[str]] = {}
         self.searchlist = Scope(self)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dlwhy.files import Files
     from dlwhy.loader.bind import Binding
     from dlwhy.loader.cache import Cache
+    from dlwhy.loader.search import Found
     from dlwhy.view import View
 
 _VERSION = b" release version "
@@ -93,7 +94,7 @@ class Objects:
 
     __slots__ = (
         "_cache", "_cpu", "_elves", "_loaders", "_refused", "_views", "bindings", "cache_path", "cached", "files",
-        "properties", "sound",
+        "properties", "sound", "usual",
     )  # fmt: skip
 
     def __init__(self, files: Files) -> None:
@@ -112,6 +113,8 @@ class Objects:
         """What property notes ask for, by file and whether PT_GNU_PROPERTY counts."""
         self.sound: dict[tuple[object, ...], object] = {}
         """Checks that a file passed, by file and all that they depend on: each is made once a run."""
+        self.usual: dict[tuple[object, ...], tuple[object, dict[str, Found]]] = {}
+        """What names alone lead to, by all else that it depends on: each is looked up once a run."""
         self.cache_path = "/etc/ld.so.cache"
 
     def view(self, path: str) -> View:

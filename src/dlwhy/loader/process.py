@@ -57,13 +57,30 @@ class SearchRecord(Record):
 class Namespace:
     """The objects of one namespace in link-map order."""
 
-    __slots__ = ("global_scope", "libc", "maps", "number", "unique")
+    __slots__ = ("global_scope", "identities", "known", "libc", "maps", "number", "unique")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.maps: list[LinkMap] = []
+        self.known: dict[str, LinkMap] = {}
+        """Names that were looked for, with the first object that answers to each; void when `maps` loses its order."""
+        self.identities: set[tuple[int, int] | None] = set()
+        """Of the files that `maps` has, or had."""
         self.libc: LinkMap | None = None
         self.unique: dict[bytes, Definition] = {}
+
+
+def _answering(name: str, space: Namespace) -> LinkMap | None:
+    """Return the first object that answers to a name. Raises `Death`, `Unknown` as reading a DT_SONAME may."""
+    for one in space.maps:
+        try:
+            is_it = name in one.names or (name == one.name if one.soname_added else one.answers_to(name))
+        except ElfError as error:
+            raise died_reading(error, "search") from None
+        if is_it:
+            space.known[name] = one
+            return one
+    return None
 
 
 class Process:
@@ -164,17 +181,11 @@ class Process:
         loaded. Raises `Fault`, `Death`, `Unknown`.
         """
         asker = needed_by.shown if needed_by is not None else None
-        for one in space.maps:
-            try:
-                is_it = name in one.names or (
-                    name == one.name if one.soname_added else one.answers_to(name)
-                )
-            except ElfError as error:
-                raise died_reading(error, "search") from None
-            if is_it:
-                if self.absent is None:
-                    self.searches.append(SearchRecord(name, asker, one.shown, "already loaded", ()))
-                return one
+        there = space.known.get(name) or _answering(name, space)
+        if there is not None:
+            if self.absent is None:
+                self.searches.append(SearchRecord(name, asker, there.shown, "already loaded", ()))
+            return there
         assert self.program is not None
         try:
             found = self.finder.find(name, loader, self.program, self._verify, self.guarded)
@@ -196,12 +207,14 @@ class Process:
             raise
         except ElfError as error:
             raise died_reading(error, "header") from None
-        self.searches.append(SearchRecord(name, asker, found.path, found.where, found.attempts))
+        if self.absent is None:
+            self.searches.append(SearchRecord(name, asker, found.path, found.where, found.attempts))
         identity = found.view.identity
-        for one in space.maps:
-            if one.identity == identity:
-                one.add_name(name)
-                return one
+        if identity in space.identities:
+            for one in space.maps:
+                if one.identity == identity:
+                    one.add_name(name)
+                    return one
         rtld = self.rtld
         if (
             space is not self.base
@@ -238,6 +251,7 @@ class Process:
         made.needed_by = needed_by
         made.how = found.where
         made.identity = identity
+        space.identities.add(identity)
         if (
             not mode & RTLD_DEEPBIND
             and elf.dynamic is not None

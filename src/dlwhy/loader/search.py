@@ -73,6 +73,7 @@ class Finder:
         "_hwcaps",
         "_objects",
         "_settings",
+        "_shared",
         "_system",
         "_tokens",
         "open_error",
@@ -96,6 +97,7 @@ class Finder:
         self._env: list[str] | None = None
         self._guarded = False
         self._tokens: dict[str, str | None] | None = None
+        self._shared: dict[str, Found] | None = None
 
     # -- tokens and lists ----------------------------------------------------------------------------------------
 
@@ -334,6 +336,21 @@ class Finder:
         if not loader.flags_1 & DF_1_NODEFLIB:
             yield "default directory", self._system
 
+    def _usual(self, loader: LinkMap, program: LinkMap) -> dict[str, Found] | None:
+        """What every process finds in the cache by a name alone, where no path list of this one comes before it."""
+        at: LinkMap | None = loader
+        while at is not None:
+            if at.brings_lists:
+                return None
+            at = at.loader
+        if program.brings_lists or self.environment_list(program) or loader.flags_1 & DF_1_NODEFLIB:
+            return None
+        if self._shared is None:
+            settings = self._settings  # which stay alive, and keep their numbers
+            key = id(settings.libc), id(settings.machine), settings.cpu, self._masks(), settings.interpreter
+            self._shared = self._objects.usual.setdefault(key, (settings, {}))[1]
+        return self._shared
+
     def find(self, name: str, loader: LinkMap, program: LinkMap, verify: Verifier, guarded: bool = False) -> Found:
         """Return the file that `name` means when `loader` asks for it. Raises `Missing` or `Fault`.
 
@@ -342,6 +359,11 @@ class Finder:
         """
         attempts: list[Attempt] = []
         self._guarded = guarded
+        usual = self._usual(loader, program) if not guarded else None
+        if usual is not None and name in usual:
+            self._asked_cache = True
+            self.open_error = 0
+            return usual[name]
         if "/" in name:
             path = self.expand(name, loader)
             if path is None:
@@ -361,12 +383,15 @@ class Finder:
                     attempts.append(Attempt(self._objects.cache_path, where, "no such name in it"))
                     continue
                 view = self.open(hit, where, attempts, verify)
-                if view is not None:
-                    return Found(hit, where, view, tuple(attempts))
-                continue
-            found = self._open_path(name, where, directories, attempts, verify)
-            if found is not None:
+                if view is None:
+                    continue
+                found = Found(hit, where, view, tuple(attempts))
+                if usual is not None:
+                    usual[name] = found
                 return found
+            elsewhere = self._open_path(name, where, directories, attempts, verify)
+            if elsewhere is not None:
+                return elsewhere
         raise self._missing(name, attempts)
 
     def _missing(self, name: str, attempts: list[Attempt]) -> Missing:

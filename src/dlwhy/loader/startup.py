@@ -222,6 +222,7 @@ def _check_versions(process: Process) -> None:
 def _place_rtld(space: Namespace, main: LinkMap, rtld: LinkMap) -> None:
     """Put ld.so where the search list has it; out of the list when nothing needs it."""
     space.maps.remove(rtld)
+    space.known.clear()
     listed = main.searchlist.maps
     at = next((i for i, one in enumerate(listed) if one is rtld), -1)
     if at > 0:

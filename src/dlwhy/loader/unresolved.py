@@ -7,13 +7,15 @@ that holds these has nothing new to look up, since a further object never takes 
 
 from __future__ import annotations
 
+from itertools import chain, compress
 from operator import add
 
 from dlwhy.elf.constants import SHN_ABS, SHN_UNDEF, STB_LOCAL, STB_WEAK, STT_TLS, STV_HIDDEN, STV_INTERNAL
 from dlwhy.elf.relocs import split_info
+from dlwhy.elf.symbols import Columns, chain_words, gnu_hash
 from dlwhy.errors import ElfError
 from dlwhy.loader.bind import PLT, Lookup, binding, check_one, is_lazy, resolve, type_class
-from dlwhy.loader.faults import Death, Fault
+from dlwhy.loader.faults import Death, Fault, Unknown
 from dlwhy.loader.link_map import EXECUTABLE
 from dlwhy.loader.mapping import died_reading
 from dlwhy.loader.relocate import work
@@ -21,14 +23,15 @@ from dlwhy.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Container, Iterable, Iterator, Sequence
 
     from dlwhy.elf.file import Elf
     from dlwhy.elf.machine import Machine
     from dlwhy.elf.symbols import DynamicSymbols
+    from dlwhy.loader.bind import Binding
     from dlwhy.loader.link_map import LinkMap
     from dlwhy.loader.process import Process
-    from dlwhy.loader.relocate import Entry
+    from dlwhy.loader.relocate import Entry, Work
 
     Identity = tuple[int, int]
 
@@ -63,25 +66,63 @@ class Gap(Record):
 class Imports:
     """The strong references of one object that are looked up by name."""
 
-    __slots__ = ("by_key", "careful", "end")
+    __slots__ = ("_indexes", "_keys", "_machine", "careful", "elf", "end", "entries", "keys")
 
-    def __init__(self) -> None:
-        self.by_key: dict[bytes, Entry] = {}
-        """NAME or NAME@VERSION -> (r_info of the first such reference, whether lazy binding leaves it)."""
+    def __init__(self, elf: Elf, machine: Machine, plan: Work) -> None:
+        self.elf, self._machine = elf, machine
+        self.entries, self.end = plan.entries, plan.end
+        """All references, and how relocation ends before it has looked at everything."""
         self.careful = False
         """Whether each must be looked up by itself: what the program holds matters to a copy relocation."""
-        self.end: Exception | None = None
-        """How relocation ends before it has looked at everything."""
+        self._keys: list[bytes] = []
+        self._indexes: list[int] = []
+        self.keys: frozenset[bytes] = frozenset()
+        """NAME or NAME@VERSION of all that is referred to, and perhaps of symbols that nothing refers to."""
+
+    def add(self, names: list[bytes], suffixes: list[bytes], indexes: list[int]) -> None:
+        """Take further symbols; no `suffixes` where none has a version."""
+        self._keys += map(add, names, suffixes) if suffixes else names
+        self._indexes += indexes
+        self.keys = frozenset(self._keys)
+        self.careful |= b"@" in b"".join(names)
+
+    def referenced(self, keys: Container[bytes]) -> dict[bytes, Entry]:
+        """Return key -> reference of those that something refers to, in the order of their first references.
+
+        Of two references to a symbol the one counts that is more particular about what it takes.
+        """
+        wanted = {index: key for key, index in zip(self._keys, self._indexes, strict=True) if key in keys}
+        first: dict[int, Entry] = {}
+        machine = self._machine
+        jump, late = machine.jump_slot, machine.irelative
+        for entry in self.entries:
+            info, deferred = entry
+            index, kind = split_info(self.elf, info)
+            if index in first:
+                if not deferred and (kind == jump or type_class(machine, kind) == PLT):
+                    first[index] = entry
+            elif index in wanted and kind != late and (not deferred or kind == jump):
+                first[index] = entry
+        return {wanted[index]: entry for index, entry in first.items()}
+
+
+class _Hashes(dict[bytes, int]):
+    """NAME or NAME@VERSION -> the hash of the name, computed when it is asked for."""
+
+    def __missing__(self, key: bytes) -> int:
+        found = self[key] = gnu_hash(key.partition(b"@")[0])
+        return found
 
 
 class Tables:
     """What is read once for many load sets of one run, by device and inode."""
 
-    __slots__ = ("definitions", "imports", "lacking", "reached", "settled")
+    __slots__ = ("definitions", "hashes", "imports", "lacking", "reached", "settled")
 
     def __init__(self) -> None:
         self.imports: dict[Identity, Imports] = {}
         self.definitions: dict[Identity, dict[bytes, int]] = {}
+        self.hashes = _Hashes()
         self.reached: dict[Identity, set[bytes]] = {}
         """The keys of `definitions` that the hash table was seen to lead to."""
         self.settled: dict[Identity, tuple[frozenset[Identity], dict[bytes, Entry]]] = {}
@@ -119,11 +160,11 @@ def gaps(
             todo = [pair for pair in todo if not offers.settles(pair[1])]
         plans = [(one, identity, _plan(process, one, identity, mode_lazy, known, exact)) for one, identity in todo]
         if exact:  # the names of all at once
-            wanted = {key.partition(b"@")[0] for _, _, plan in plans for key in plan.by_key}
+            wanted = {key.partition(b"@")[0] for _, _, plan in plans for key in plan.keys}
             lookup.prepare(wanted, {id(scope): scope for one, _ in todo for scope in one.scopes}.values())
         elif len(todo) > _TOGETHER:
             assert offers is not None
-            offers.put_together()
+            offers.put_together(set().union(*(plan.keys for _, _, plan in plans)))
         for one, identity, plan in plans:
             result += _symbols(process, one, identity, plan, lookup, offers)
     except ElfError as error:
@@ -185,13 +226,14 @@ def _symbols(
     """The symbols that an object refers to and does not get. Raises `ElfError` and the loader's own ends."""
     assert of.elf is not None
     if offers is None or imports.careful:
-        left, _ = _resolved(process, of, imports.by_key, lookup, offers is not None)
+        left, _ = _resolved(process, of, imports.referenced(imports.keys), lookup, offers is not None)
     else:
-        enough, left = offers.tables.settled.get(identity, (None, imports.by_key))
+        enough, left = offers.tables.settled.get(identity, (None, {}))
         used: set[Identity] = set()
         if enough is None or not enough <= offers.identities:
-            left, used = offers.open_of(imports.by_key)
-        left, others = _resolved(process, of, left, lookup, True)
+            names, used = offers.open_of(imports.keys)
+            left = imports.referenced(names) if names else {}
+        left, others = _resolved(process, of, left, lookup, True, True)
         if enough is None or used:
             offers.tables.settled[identity] = frozenset(used | others), left
     side = binding(of, process.machine)
@@ -208,70 +250,83 @@ def _imports(of: LinkMap, process: Process, lazy: bool, trusting: bool) -> Impor
     """The strong references of an object. `trusting`: what it defines itself, its own hash table leads to."""
     elf, machine = of.elf, process.machine
     assert elf is not None
-    result = Imports()
-    plan = work(elf, machine, process.libc, lazy, process.settings.page, True)
-    result.end = plan.end
-    at, types = (32, 0xFFFFFFFF) if elf.layout.is64 else (8, 0xFF)
-    jump, late = machine.jump_slot, machine.irelative
-    first: dict[int, Entry] = {}
-    for entry in plan.entries:
-        info, deferred = entry
-        index, kind = info >> at, info & types
-        if index in first:  # of two references the one that is more particular about what it takes
-            if not deferred and (kind == jump or type_class(machine, kind) == PLT):
-                first[index] = entry
-        elif index and kind != late and (not deferred or kind == jump):
-            first[index] = entry
-            if kind == machine.copy:
-                result.careful = True
+    result = Imports(elf, machine, work(elf, machine, process.libc, lazy, process.settings.page, True))
     symbols, side = elf.symbols, binding(of, machine)
+    infos = [info for info, _ in result.entries]
+    types = 0xFFFFFFFF if elf.layout.is64 else 0xFF
+    result.careful = machine.copy in set(map(types.__and__, infos))
     result.careful |= not side.has_versym and elf.versions.has_versym
-    suffixes: dict[bytes, bytes] = {}
-    names, versym = symbols.names, elf.versions.versym() if side.has_versym else b""
-    for index, place in _looked_up(symbols, first, trusting):
-        end = names.find(b"\0", place)
-        key = names[place:end] if 0 <= end - place < _LONG else symbols.name_at(place)
-        if b"@" in key:
-            result.careful = True
-        if versym:
-            number = versym[2 * index : 2 * index + 2]
-            suffix = suffixes.get(number)
-            if suffix is None:
-                wanted, _ = side.version_of(index)
-                suffix = b"@" + wanted.name.encode("utf-8", "surrogateescape") if wanted is not None else b""
-                suffixes[number] = suffix
-            key += suffix
-        result.by_key[key] = first[index]
+    table = symbols.columns if infos else None
+    size = 0
+    if table is not None:
+        size = len(table.infos)
+        indexes = list(_looked_up(table, *(symbols.hashed if trusting else (0, 0))))
+        names = _names(symbols.names, [table.names[index] for index in indexes])
+        if names is None:
+            size = 0
+        else:
+            result.add(names, _suffixes(side, elf, indexes), indexes)
+    if infos and max(infos) >= size << (32 if elf.layout.is64 else 8):  # also behind the hashed part
+        others = sorted({split_info(elf, info)[0] for info in infos} - {0})
+        far = [index for index in others if index >= size and _is_looked_up(symbols, index)]
+        result.add([symbols.name_at(symbols.fields(index)[0]) for index in far], _suffixes(side, elf, far), far)
     return result
 
 
-def _looked_up(symbols: DynamicSymbols, indexes: Iterable[int], trusting: bool) -> Iterator[tuple[int, int]]:
-    """Yield (index, st_name) of those of the symbols referred to that are strong and looked up by name."""
-    table = symbols.columns
-    if table is None:
-        for index in indexes:
-            place, _, _, info, other, _ = symbols.fields(index)
-            if _LOOKED_UP[info] and not _NOT_SEEN[other]:
-                yield index, place
-        return
-    places, infos, others, sections, values = table
-    start, end = symbols.hashed if trusting else (0, 0)
-    size = len(infos)
-    for index in indexes:
-        if index >= size:  # behind the hashed part, where the loader reads all the same
-            place, _, _, info, other, _ = symbols.fields(index)
-            if _LOOKED_UP[info] and not _NOT_SEEN[other]:
-                yield index, place
-        elif _LOOKED_UP[infos[index]] and not _NOT_SEEN[others[index]]:
-            own = start <= index < end and sections[index] and values[index] and not _OTHER_INFOS[infos[index]]
-            if not own:
-                yield index, places[index]
+def _looked_up(table: Columns, start: int, end: int) -> Iterator[int]:
+    """Yield the symbols that are strong and looked up by name, without what the object defines from start to end."""
+    _, infos, others, sections, values = table
+    strong, hidden = infos.translate(_LOOKED_UP), others.translate(_NOT_SEEN)
+    odd: Iterable[int] = compress(range(len(infos)), strong)
+    if end > start:
+        undefined = {*_places(sections[start:end], 0), *_places(values[start:end], 0)}
+        undefined.update(_places(infos[start:end].translate(_OTHER_INFOS), 1))
+        inside = [start + place for place in sorted(undefined) if strong[start + place]]
+        odd = chain(compress(range(start), strong), inside, compress(range(end, len(infos)), strong[end:]))
+    return (index for index in odd if index and not hidden[index])
+
+
+def _names(table: bytes, places: Sequence[int]) -> list[bytes] | None:
+    """Return the names at these places of a string table; None where they have no end, or overlap beyond measure."""
+    ends = [table.find(b"\0", at) for at in places]
+    if ends and (min(ends) < 0 or sum(ends) - sum(places) > _MOST_NAMES * len(table) + _LONG * _LONG):
+        return None
+    return [table[at:end] for at, end in zip(places, ends, strict=True)]
+
+
+def _suffixes(side: Binding, elf: Elf, indexes: list[int]) -> list[bytes]:
+    """Return @VERSION, or nothing, for each symbol; an empty list where none has a version."""
+    if not side.has_versym:
+        return []
+    from array import array
+
+    versym = elf.versions.versym()
+    entries = array("H", versym[: len(versym) & -2])
+    size = len(entries)
+    own = [entries[index] if index < size else -1 - index for index in indexes]
+    known: dict[int, bytes] = {}
+    for entry, index in dict(zip(own, indexes, strict=True)).items():
+        try:
+            wanted, _ = side.version_of(index)
+            known[entry] = b"@" + wanted.name.encode("utf-8", "surrogateescape") if wanted is not None else b""
+        except (ElfError, Unknown):  # nothing is found by that: met again if something refers to the symbol
+            known[entry] = b"@\0"
+    return list(map(known.__getitem__, own))
+
+
+def _is_looked_up(symbols: DynamicSymbols, index: int) -> bool:
+    """Whether a symbol is strong and looked up by name."""
+    _, _, _, info, other, _ = symbols.fields(index)
+    return bool(_LOOKED_UP[info] and not _NOT_SEEN[other])
 
 
 def _resolved(
-    process: Process, of: LinkMap, pending: dict[bytes, Entry], lookup: Lookup, prepare: bool
+    process: Process, of: LinkMap, pending: dict[bytes, Entry], lookup: Lookup, prepare: bool, plain: bool = False
 ) -> tuple[dict[bytes, Entry], set[Identity]]:
-    """Look references up one by one, as the loader does: what nothing defines, and whose definitions were taken."""
+    """Look references up one by one, as the loader does: what nothing defines, and whose definitions were taken.
+
+    `plain`: nothing but a definition matters, so that a name which no hash table leads to needs no further look.
+    """
     left: dict[bytes, Entry] = {}
     used: set[Identity] = set()
     if not pending:
@@ -280,6 +335,10 @@ def _resolved(
         lookup.prepare({key.partition(b"@")[0] for key in pending}, of.scopes)
     assert of.elf is not None
     for key, (info, deferred) in pending.items():
+        name, _, version = key.partition(b"@")
+        if plain and version != b"\0" and not lookup.offered(name, of.scopes):
+            left[key] = info, deferred
+            continue
         index, kind = split_info(of.elf, info)
         try:
             found, _, _ = resolve(of, index, kind, process.machine, lookup)
@@ -306,102 +365,123 @@ class _Offers:
         known = tables.definitions
         self.providers = [pair for pair in pairs if pair[1] in known] + [pair for pair in pairs if pair[1] not in known]
         self.together: dict[bytes, int] | None = None
-        """Key -> place in `providers`, of all keys, where many objects are looked at."""
+        """Key -> place in `providers` of what defines it, of all keys wanted, where many objects are looked at."""
 
     def settles(self, identity: Identity) -> bool:
         """Whether a file is known to find everything in what is here."""
         settled = self.tables.settled.get(identity)
         return settled is not None and not settled[1] and settled[0] <= self.identities
 
-    def put_together(self) -> None:
-        """Make one table of all."""
+    def put_together(self, wanted: set[bytes]) -> None:
+        """Make one table of what is wanted: each key with the first object that defines it."""
         together: dict[bytes, int] = {}
+        left = set(wanted)
+        words = chain_words({key: self.tables.hashes[key] for key in wanted})
         for place, (one, identity) in enumerate(self.providers):
-            together.update(dict.fromkeys(self._of(one, identity), place))
+            table = self.tables.definitions.get(identity)
+            if table is None:
+                table = _definitions(one, self.machine, words)
+            taken = self._taken(one, identity, left & table.keys(), table)
+            together.update(dict.fromkeys(taken, place))
+            left -= taken
         self.together = together
 
-    def _of(self, one: LinkMap, identity: Identity) -> dict[bytes, int]:
-        found = self.tables.definitions.get(identity)
-        if found is None:
-            found = self.tables.definitions[identity] = _definitions(one, self.machine)
-        return found
-
-    def open_of(self, pending: dict[bytes, Entry]) -> tuple[dict[bytes, Entry], set[Identity]]:
-        """Return the references that no table settles, and the files whose tables settled the others."""
+    def open_of(self, pending: frozenset[bytes]) -> tuple[set[bytes], set[Identity]]:
+        """Return the keys that no table settles, and the files whose tables settled the others."""
         left = set(pending)
         used: set[Identity] = set()
-        if self.together is None:
-            for one, identity in self.providers:
-                if not left:
-                    break
-                if one.type == EXECUTABLE and identity not in self.tables.definitions:
+        if self.together is not None:
+            settled = left & self.together.keys()
+            used = {self.providers[place][1] for place in set(map(self.together.__getitem__, settled))}
+            return left - settled, used
+        known = self.tables.definitions
+        for one, identity in self.providers:
+            if not left:
+                break
+            table = known.get(identity)
+            if table is None:
+                if one.type == EXECUTABLE:
                     continue  # perhaps nobody else wants it: looked up name by name
-                left -= self._taken(one, identity, left & self._of(one, identity).keys(), used)
-        else:
-            sorted_: dict[int, set[bytes]] = {}
-            for key in left & self.together.keys():
-                sorted_.setdefault(self.together[key], set()).add(key)
-            for place, keys in sorted_.items():
-                left -= self._taken(*self.providers[place], keys, used)
-        return {key: pending[key] for key in pending if key in left} if left else {}, used
+                table = known[identity] = _definitions(one, self.machine)
+            hits = self._taken(one, identity, left & table.keys(), table)
+            if hits:
+                used.add(identity)
+                left -= hits
+        return left, used
 
-    def _taken(self, one: LinkMap, identity: Identity, hits: set[bytes], used: set[Identity]) -> set[bytes]:
+    def _taken(self, one: LinkMap, identity: Identity, hits: set[bytes], table: dict[bytes, int]) -> set[bytes]:
         """Those of the keys, all in the object's table, that its hash table leads to."""
-        if not hits:
-            return hits
         reached = self.tables.reached.setdefault(identity, set())
         new = hits - reached
-        if new:
-            assert one.elf is not None
-            offers = self.tables.definitions[identity]
-            found = one.elf.symbols.reached((offers[key], key.partition(b"@")[0]) for key in new)
-            reached.update(key for key in new if offers[key] in found)
-            hits = hits & reached
-        used.add(identity)
+        if not new:
+            return hits
+        assert one.elf is not None
+        hashes = self.tables.hashes
+        places = {table[key]: hashes[key] for key in new}
+        found = one.elf.symbols.reached(places.items())
+        if len(found) < len(places):
+            new = {key for key in new if table[key] in found}
+            hits = hits & (reached | new)
+        reached |= new
         return hits
 
 
-def _definitions(one: LinkMap, machine: Machine) -> dict[bytes, int]:
+def _definitions(one: LinkMap, machine: Machine, words: frozenset[int] | None = None) -> dict[bytes, int]:
     """Return NAME or NAME@VERSION -> symbol index of what is a definition for that very reference, beyond doubt.
 
-    What is not here may be one all the same: a base version for any, say, or the only one there is. Empty for tables
-    that are not of this machine's own byte order and width. Raises `ElfError` where a table leaves the file.
+    What is not here may be one all the same: a base version for any, say, or the only one there is. With `words`, as
+    `chain_words` makes them, only what DT_GNU_HASH has one of them for. Empty for tables that are not of this machine's
+    own byte order and width. Raises `ElfError` where a table leaves the file.
     """
     elf = one.elf
     assert elf is not None
-    symbols, side = elf.symbols, binding(one, machine)
-    first, end = symbols.hashed
-    table = symbols.columns
-    if end <= first or table is None:
+    symbols = elf.symbols
+    chosen: Sequence[int] = range(*symbols.hashed) if words is None else symbols.hashed_as(words)
+    table = symbols.columns if words is None else symbols.rows(chosen)
+    if not chosen or table is None:
         return {}
-    places, infos, others, sections, values = (column[first:end] for column in table)
-    count, blob = len(infos), symbols.names
-    ends = [blob.find(b"\0", at) for at in places]
-    if min(ends) < 0 or sum(ends) - sum(places) > _MOST_NAMES * len(blob) + _LONG * _LONG:
+    if words is None:
+        table = Columns(*(column[chosen[0] : chosen[-1] + 1] for column in table))
+    names, infos, others, sections, values = table
+    keys = _names(symbols.names, names)
+    if keys is None:
         return {}
-    keys: list[bytes] = [blob[at:end] for at, end in zip(places, ends, strict=True)]
-    kinds = dict.fromkeys((0, 1), b"")
-    versym, entries = b"", []
-    if side.has_versym:
-        for place, version in side.versions.items():
-            if version.hash:
-                kinds[place] = b"@" + version.name.encode("utf-8", "surrogateescape")
-        versym = elf.versions.versym()[2 * first : 2 * (first + count)]
-        from array import array
-
-        entries = [entry & 0x7FFF for entry in array("H", versym[: len(versym) & -2])]
-        count = min(count, len(entries))
-        keys = list(map(add, keys, [kinds.get(entry, b"") for entry in entries]))
-    result = dict(zip(keys, range(first, first + count), strict=False))
+    suffixes, lost = _defined_as(binding(one, machine), elf, chosen)
+    count = len(infos)
+    if suffixes is not None:
+        keys = list(map(add, keys, suffixes))
+        count = len(keys)
+    result = dict(zip(keys, chosen, strict=False))
     zero = (place for place in _places(values, 0) if sections[place] != SHN_ABS and infos[place] & 15 != STT_TLS)
-    none = [*zero, *_places(sections, SHN_UNDEF)]
+    none = [*zero, *_places(sections, SHN_UNDEF), *lost]
     none += [*_places(infos.translate(_OTHER_INFOS), 1), *_places(others.translate(_NOT_SEEN), 1)]
-    if versym and not kinds.keys() >= set(entries):
-        none += [place for place, entry in enumerate(entries) if entry not in kinds]
     for place in none:
-        if place < count and result.get(keys[place]) == first + place:
+        if place < count and result.get(keys[place]) == chosen[place]:
             del result[keys[place]]
     return result
+
+
+def _defined_as(side: Binding, elf: Elf, chosen: Sequence[int]) -> tuple[list[bytes] | None, list[int]]:
+    """Return @VERSION, or nothing, of each symbol as far as the table goes, and the places of those without a version.
+
+    None instead of the list where the object has no versions at all.
+    """
+    if not side.has_versym:
+        return None, []
+    from array import array
+
+    kinds = dict.fromkeys((0, 1), b"")
+    for place, version in side.versions.items():
+        if version.hash:
+            kinds[place] = b"@" + version.name.encode("utf-8", "surrogateescape")
+    versym = elf.versions.versym()
+    whole = array("H", versym[: len(versym) & -2])
+    if isinstance(chosen, range):
+        entries = [entry & 0x7FFF for entry in whole[chosen[0] : chosen[-1] + 1]]
+    else:
+        entries = [whole[index] & 0x7FFF for index in chosen if index < len(whole)]
+    lost = [] if kinds.keys() >= set(entries) else [place for place, entry in enumerate(entries) if entry not in kinds]
+    return [kinds.get(entry, b"") for entry in entries], lost
 
 
 def _places(column: Sequence[int], value: int) -> Iterator[int]:
