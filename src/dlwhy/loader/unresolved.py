@@ -117,7 +117,7 @@ class _Hashes(dict[bytes, int]):
 class Tables:
     """What is read once for many load sets of one run, by device and inode."""
 
-    __slots__ = ("definitions", "hashes", "imports", "lacking", "reached", "settled")
+    __slots__ = ("definitions", "hashes", "imports", "lacking", "met", "reached", "settled")
 
     def __init__(self) -> None:
         self.imports: dict[Identity, Imports] = {}
@@ -129,6 +129,8 @@ class Tables:
         """File -> (files that were enough for all of its references but those that are left, these)."""
         self.lacking: dict[tuple[Elf, str], tuple[Elf | None, tuple[str, ...], bool]] = {}
         """(who needs, file) -> (what provided it, versions that this lacks, whether it has a version table)."""
+        self.met: dict[Elf, tuple[tuple[str, Elf | None], ...]] = {}
+        """Who needs -> (file, what provided all that is wanted of it), of those who lack nothing."""
 
 
 def gaps(
@@ -181,8 +183,12 @@ def _versions(
     assert of.elf is not None
     if of.elf.dynamic is None:
         return [], True
+    met = tables.met.get(of.elf)
+    if met is not None and all(file in names and names[file].elf is provider for file, provider in met):
+        return [], True
     result: list[Gap] = []
     versioned = True
+    providers: list[tuple[str, Elf | None]] = []
     for file, needs in of.elf.versions.need_files:
         provider = names.get(file)
         if provider is None:
@@ -204,6 +210,9 @@ def _versions(
             seen = tables.lacking[of.elf, file] = provider.elf, tuple(lacking), defines
         result += [Gap(None, version, of.shown, provider.shown, False) for version in seen[1]]
         versioned &= seen[2]
+        providers.append((file, seen[0]))
+    if versioned and not result and len(providers) == len(of.elf.versions.need_files):
+        tables.met[of.elf] = tuple(providers)
     return result, versioned
 
 

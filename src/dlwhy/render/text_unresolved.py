@@ -17,16 +17,17 @@ _FEW = 10
 
 def unresolved(report: UnresolvedReport, style: Style) -> str:
     """Return the text of `unresolved` for one file."""
-    objects = len(report.loaded)
-    report = printable(report.but(loaded=()))  # which is counted, and not told
+    objects, lacking = len(report.loaded), len(report.unresolved)
+    quiet = {"unresolved": ()} if style.quiet else {}
+    report = printable(report.but(loaded=(), **quiet))  # what is counted, and not told, needs no look
     if report.error is not None:
         return "\n".join(style.paint(line, "yellow") for line in wrapped(report.error, room(style, 0))) + "\n"
     found = report.unresolved
     told = [] if report.because is None else ["not examined to its end"]
     if report.missing:
         told.append(f"{count(len(report.missing), 'file')} not found")
-    if found or report.because is None:
-        told.append(f"{len(found)} unresolved" if found else "nothing unresolved")
+    if lacking or report.because is None:
+        told.append(f"{lacking} unresolved" if lacking else "nothing unresolved")
     color = {"loads": "green", "undecided": "yellow"}.get(report.outcome, "red")
     pieces: list[Piece] = [(report.path, ("bold",)), (", ".join(told), (color,))]
     if objects:
