@@ -28,11 +28,11 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "L2": (
         "facts and a host → what the loader does",
         (
-            "loader", "loader.faults", "loader.tokens", "loader.tunables", "loader.cache", "loader.tls", "loader.glibc",
-            "loader.cpu", "loader.host", "loader.objects", "loader.link_map", "loader.image", "loader.mapping",
-            "loader.bind", "loader.properties", "loader.relocate", "loader.search", "loader.sort",
-            "loader.dependencies", "loader.placing", "loader.resolving", "loader.closing", "loader.process",
-            "loader.startup", "loader.unresolved",
+            "loader", "loader.faults", "loader.tokens", "loader.tunables", "loader.cache", "loader.tls",
+            "loader.port", "loader.glibc", "loader.cpu", "loader.processors", "loader.host", "loader.objects",
+            "loader.link_map", "loader.image", "loader.mapping", "loader.bind", "loader.properties",
+            "loader.relocate", "loader.search", "loader.sort", "loader.dependencies", "loader.placing",
+            "loader.resolving", "loader.closing", "loader.process", "loader.startup", "loader.unresolved",
         ),
     ),
     "L3": (

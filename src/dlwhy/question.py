@@ -278,8 +278,6 @@ def _settings(
     personality = glibc(release or (0, 0), banner, strings)
     if release is not None and not personality.known:
         gap = gap or f"how glibc {personality.text} decides: its sources were not read (2.17 to 2.43 were)"
-    if row.e_machine != EM_X86_64:
-        gap = gap or f"the loader's rules on {row.name}: only x86-64 was compared with real loaders so far"
     if options.cpu is not None:
         from dlwhy.loader.cpu import refused
 

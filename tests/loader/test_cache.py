@@ -27,7 +27,7 @@ def new_format(entries):
 
 def look_up(cache, name, flags=X86_64):
     """The path that a cache gives for a name, nothing special active."""
-    hit = cache.look_up(name, flags, lambda _: None, lambda word: not word)
+    hit = cache.look_up(name, frozenset((1, flags)), lambda _: None, lambda word: not word)
     return hit.path if hit else None
 
 

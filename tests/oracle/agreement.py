@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING
 from dlwhy.files import Files
 from dlwhy.loader.objects import Objects
 from tests.oracle import catalogue, compare, libraries, packages, real
-from tests.oracle.build import Workshop
-from tests.oracle.scenarios import FAMILIES, TIMES, placed, scenario
+from tests.oracle.build import NotBuilt, Workshop
+from tests.oracle.machines import AMD64, TARGETS, target_of
+from tests.oracle.scenarios import FAMILIES, TIMES, adapted, placed, scenario
 from tests.oracle.sysroots import cache, roots
 
 if TYPE_CHECKING:
@@ -37,16 +38,19 @@ _OFTEN = 10
 """How often each loader is to be heard saying each sentence."""
 
 
-def workshop() -> Workshop:
-    """The workshop that all scenarios share, its programs linked against the oldest C library at hand."""
-    oldest = next((root for name, root in roots().items() if name == "bullseye" and isinstance(root, Path)), Path("/"))
-    return Workshop(cache() / "plans", real.program_libraries(oldest))
+def workshop(debian: str = "amd64") -> Workshop:
+    """The workshop that all scenarios of a machine share, its programs linked against the oldest C library at hand."""
+    found = [root for name, root in roots(debian).items() if name != "this machine" and isinstance(root, Path)]
+    if not found and debian != "amd64":
+        raise OSError("no C library to link with")
+    return Workshop(cache() / "plans", real.program_libraries((*found, Path("/"))[0]), TARGETS[debian])
 
 
 def release(root: Path) -> str:
     """What the loader of a root says it is."""
-    facts = Objects(Files(str(root))).loader_facts("/lib64/ld-linux-x86-64.so.2")
-    told = facts.release or (Objects(Files(str(root))).libc_release(f"/{real.LIB}/libc.so.6") or [None])[0]
+    target = target_of(root)
+    facts = Objects(Files(str(root))).loader_facts(target.loader)
+    told = facts.release or (Objects(Files(str(root))).libc_release(f"/{target.lib}/libc.so.6") or [None])[0]
     return ".".join(map(str, told)) if told else "?"
 
 
@@ -54,6 +58,7 @@ def one(
     chosen: Scenario, root: Path, made: Workshop, words: tuple[int, int] | None, *, keep: bool = False, tag: str = ""
 ) -> compare.Verdict:
     """Run one scenario on one loader, in a directory of its own when a tag tells it apart from others' runs of it."""
+    chosen = adapted(chosen, made.target)
     if tag:
         chosen = chosen._replace(name=f"{chosen.name}-{tag}")
     full = compare.prepare(chosen, root, made)
@@ -64,10 +69,22 @@ def one(
             compare.clean(full, root)
 
 
-def _build(made: Workshop, chosen: list[Scenario]) -> None:
-    plans = [plan for each in chosen for plan in placed(each).plans if plan.raw is None and plan.link is None]
+def built(made: Workshop, chosen: list[Scenario]) -> list[Scenario]:
+    """Build the files of scenarios; return those whose files could be built, which on x86-64 must be all of them."""
+
+    def build(each: Scenario) -> bool:
+        try:
+            for plan in placed(adapted(each, made.target)).plans:
+                if plan.raw is None and plan.link is None:
+                    made.make(plan)
+        except NotBuilt:
+            if made.target is AMD64:
+                raise
+            return False
+        return True
+
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(made.make, plans))
+        return [each for each, good in zip(chosen, pool.map(build, chosen), strict=True) if good]
 
 
 class Tally:
@@ -171,6 +188,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--scenarios", type=int, default=300, help="of each family")
     parser.add_argument("--family", choices=sorted(FAMILIES), action="append", default=[])
     parser.add_argument("--loader", action="append", default=[])
+    parser.add_argument("--machine", choices=sorted(TARGETS), action="append", default=[], help="by Debian's name")
     parser.add_argument("--only", type=int, default=None, help="one scenario by number, its files kept")
     parser.add_argument("--show", type=int, default=40, help="differences printed")
     parser.add_argument("--libraries", action="store_true", help="the shared objects of whole systems too")
@@ -180,23 +198,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     seed = arguments.seed if arguments.seed is not None else secrets.randbelow(1 << 31)
     print(f"seed {seed}")
-    made = workshop()
-    most = arguments.scenarios
     tally = Tally(arguments.show)
-    not_run = []
-    for family in arguments.family or sorted(FAMILIES):
-        numbers = [arguments.only] if arguments.only is not None else range(most * TIMES.get(family, 1))
-        chosen = [scenario(seed, number, family) for number in numbers]
-        _build(made, chosen)
-        for loader, root in roots().items():
-            if arguments.loader and loader not in arguments.loader:
-                continue
-            if isinstance(root, str):
-                not_run.append(f"{loader}: {root}")
-                continue
-            words = real.rtld_words(root)
-            for each in chosen:
-                tally.add(loader, family, one(each, root, made, words, keep=arguments.only is not None))
+    not_run: list[str] = []
+    for debian in arguments.machine or ["amd64"]:
+        not_run += _scenarios(debian, seed, arguments, tally)
     if tally.counts:
         print(_plain(tally.table()), *sorted(set(not_run)), sep="\n")
         print(_plain(tally.rows()))
@@ -211,6 +216,27 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.write:
         _write(measured)
     return 1 if tally.differences > len(rest) else 0
+
+
+def _scenarios(debian: str, seed: int, arguments: argparse.Namespace, tally: Tally) -> list[str]:
+    """Run the scenarios of one machine; what could not be run."""
+    have = roots(debian)
+    not_run = [f"{loader}: {root}" for loader, root in have.items() if isinstance(root, str)]
+    wanted = arguments.loader or list(have)
+    chosen_roots = {name: root for name, root in have.items() if isinstance(root, Path) and name in wanted}
+    if not chosen_roots:
+        return not_run
+    made = workshop(debian)
+    for family in arguments.family or sorted(FAMILIES):
+        count = arguments.scenarios * TIMES.get(family, 1)
+        numbers = [arguments.only] if arguments.only is not None else range(count)
+        chosen = [scenario(seed, number, family) for number in numbers]
+        chosen = built(made, chosen)
+        for loader, root in chosen_roots.items():
+            words = real.rtld_words(root)
+            for each in chosen:
+                tally.add(loader, family, one(each, root, made, words, keep=arguments.only is not None))
+    return not_run
 
 
 def package_rows(tally: Tally, names: list[str]) -> str:

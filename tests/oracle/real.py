@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
@@ -12,16 +13,28 @@ from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from dlwhy.elf.file import Elf
+from dlwhy.files import Files
+from tests.oracle import machines
+from tests.oracle.machines import AMD64, target_of
 from tests.oracle.sysroots import cache
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
 HERE = Path(__file__).parent
-LIB = "lib/x86_64-linux-gnu"
-LOADER = "/lib64/ld-linux-x86-64.so.2"
-# size of _rtld_global -> (offset of dl_tls_static_used, offset of dl_tls_static_optional), x86-64 Debian builds
-RTLD_WORDS = {4000: (3936, 3952), 4336: (4224, 4232), 2888: (2776, 2784), 2120: (2008, 2016)}
+LIB = AMD64.lib
+LOADER = AMD64.loader
+_SLOTS = b"_thread_db_rtld_global__dl_tls_dtv_slotinfo_list"
+"""Where thread debuggers learn the place of the list in _rtld_global: three words of 32 bits, the last one its offset.
+
+Behind the list stand, up to 2.33, its length, the size of the static TLS block, what is used, the alignment and, where
+there is such a thing, what is left of the optional part; from 2.34 on its length, what is used, and what is left.
+"""
+
+
+_EMULATOR_DIED = re.compile(rb"qemu: uncaught target signal \d+ \([^)]*\) - core dumped\n\Z")
+"""What QEMU says when it ends by the signal that killed the program."""
 
 
 class RealStep(NamedTuple):
@@ -47,21 +60,26 @@ class RealRun(NamedTuple):
 
 def libc_files(root: Path) -> list[str]:
     """What a host of ours is linked against: this root's own libc, and libdl where dlopen is still there."""
-    directory = root / LIB
+    directory = root / target_of(root).lib
     libraries = [directory / "libc.so.6"]
     if b"GLIBC_2.34" not in (directory / "libc.so.6").read_bytes():
         libraries.insert(0, directory / "libdl.so.2")
     return [str(library.resolve() if root == Path("/") else library) for library in libraries]
 
 
+def _loader(root: Path) -> Path:
+    """The file of a root's loader."""
+    target = target_of(root)
+    return next((root / target.lib).glob("ld-*.so*"), None) or next((root / target.lib).glob("ld*.so*"))
+
+
 def program_libraries(root: Path) -> tuple[str, ...]:
     """What a program that calls dlopen is linked with: start files, this root's libc and loader."""
-    directory = root / LIB
-    loader = next(directory.glob("ld-*.so*"), None) or root / "lib64/ld-linux-x86-64.so.2"
-    gcc = [["gcc", f"-print-file-name={name}"] for name in ("crt1.o", "crti.o", "crtn.o")]
+    target = target_of(root)
+    gcc = [[target.gcc, f"-print-file-name={name}"] for name in ("crt1.o", "crti.o", "crtn.o")]
     crt = [subprocess.run(one, capture_output=True, text=True, check=True).stdout.strip() for one in gcc]
-    dynamic = "-Wl,--dynamic-linker=/lib64/ld-linux-x86-64.so.2"
-    return (*crt[:2], "-Wl,--as-needed", *libc_files(root), str(loader.resolve()), dynamic, crt[2])
+    dynamic = f"-Wl,--dynamic-linker={target.loader}"
+    return (*crt[:2], "-Wl,--as-needed", *libc_files(root), str(_loader(root).resolve()), dynamic, crt[2])
 
 
 def plain(root: Path) -> Path:
@@ -72,21 +90,39 @@ def plain(root: Path) -> Path:
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         own = target.with_name(f"{target.name}-{os.getpid()}")  # others may build the same at once
-        command = ["gcc", "-O1", "-no-pie", "-o", str(own), str(source)]
+        command = [target_of(root).gcc, "-O1", "-no-pie", "-o", str(own), str(source)]
         if root != Path("/"):
-            loader = next((root / LIB).glob("ld-*.so*"), None) or root / "lib64/ld-linux-x86-64.so.2"
-            command += ["-nodefaultlibs", "-Wl,--as-needed", *libc_files(root), str(loader.resolve()), "-lgcc"]
+            libraries = [*libc_files(root), str(_loader(root).resolve()), "-lgcc"]
+            command += ["-nodefaultlibs", "-Wl,--as-needed", *libraries]
         subprocess.run(command, check=True, capture_output=True)
         own.rename(target)
     return target
 
 
+@functools.cache
 def rtld_words(root: Path) -> tuple[int, int] | None:
-    """Where used and optional stand in _rtld_global of a root's loader."""
-    loader = next((root / LIB).glob("ld-*.so*"))
-    table = subprocess.run(["readelf", "-W", "--dyn-syms", loader], capture_output=True, text=True, check=True).stdout
-    match = re.search(r"(?m)^\s*\d+: [0-9a-f]+\s+(\d+) OBJECT\s+GLOBAL\s+\S+\s+\S+ _rtld_global@@", table)
-    return RTLD_WORDS.get(int(match[1])) if match else None
+    """Where used and optional stand in _rtld_global of a root's loader; None where the files do not tell.
+
+    Debian keeps what thread debuggers look for: in libc from 2.34 on, before that in libpthread's full symbol table.
+    """
+    directory = root / target_of(root).lib
+    for name, first, second in (("libc.so.6", 2, 3), ("libpthread.so.0", 3, 5)):
+        path = directory / name
+        if path.exists():
+            elf = Elf(Files("/").open(str(path.resolve())))
+            word = elf.layout.word_size
+            place = _symbol(path, _SLOTS.decode())
+            if place is not None:
+                offset = elf.layout.u32.unpack(elf.at(place + 8, 4))[0]
+                return offset + first * word, offset + second * word
+    return None
+
+
+def _symbol(path: Path, name: str) -> int | None:
+    """The value of a symbol in any of a file's tables."""
+    table = subprocess.run(["readelf", "-W", "--syms", path], capture_output=True, text=True, check=True).stdout
+    match = re.search(rf"(?m)^\s*\d+: ([0-9a-f]+)\s+\d+ OBJECT\s.*\s{name}(?:@.*)?$", table)
+    return int(match[1], 16) if match else None
 
 
 def _maps(text: str) -> dict[str, str]:
@@ -119,7 +155,8 @@ def run(
 ) -> RealRun:
     """Run steps in `plain`, or in another program that reads them, inside a root.
 
-    `emulator` are the words of a command, as the root has it, that runs the program on another processor.
+    `emulator` are the words of a command, as the root has it, that runs the program on another processor; without
+    them those of the root's machine.
     `work` is a directory below which files are written; it has the same name inside and outside.
     """
     inside = root != Path("/")
@@ -134,14 +171,17 @@ def run(
             own.chmod(0o755)
             own.rename(copy)
         image = Path(f"/{image.name}")
+    emulator = emulator or machines.inside(target_of(root), root)
     arguments = [argv0, str(work / "steps"), str(work / "report"), *map(str, words or ())]
     executable = image
-    if emulator:
-        arguments = [*emulator, "-0", argv0, str(image), *arguments[1:]]
-        executable = Path(emulator[0])
+    if emulator:  # whose own C library would look at the environment too
+        assert not any("," in value for value in env.values()), "qemu's -E splits at commas"
+        given = [word for name, value in env.items() for word in ("-E", f"{name}={value}")]
+        arguments = [*emulator, *given, "-0", argv0, str(image), *arguments[1:]]
+        executable, env = Path(emulator[0]), {}
     with proc(root, image) if inside else nullcontext():
         status, stderr = spawn(root, arguments, executable, env, cwd)
-    return read(report, status, stderr)
+    return read(report, status, _EMULATOR_DIED.sub(b"", stderr) if emulator else stderr)
 
 
 def ready(here: Path, steps: list[str]) -> Path:

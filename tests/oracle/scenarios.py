@@ -10,11 +10,15 @@ import random
 from typing import TYPE_CHECKING, NamedTuple
 
 from tests.oracle.build import Function, Patch, Plan, Reference, Variable
+from tests.oracle.machines import AMD64
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.oracle.machines import Target
+
 ROOT = "/tmp/dlwhy-oracle"
+LOADER_NAME = AMD64.loader.rpartition("/")[2]
 MODES = (
     "now", "lazy", "now-global", "lazy-global", "now-deepbind", "lazy-deepbind", "now-nodelete", "now-noload",
     "lazy-local",
@@ -213,7 +217,7 @@ def graph(r: random.Random, name: str) -> Scenario:
         preload = r.choice(names)
         env["LD_PRELOAD"] = "{D}/" + preload
         if r.random() < 0.2:  # it answers to the loader's own name
-            plans = [one._replace(soname="ld-linux-x86-64.so.2") if one.path == preload else one for one in plans]
+            plans = [one._replace(soname=LOADER_NAME) if one.path == preload else one for one in plans]
     program = None
     if r.random() < 0.25:
         program = "prog"
@@ -575,12 +579,12 @@ _FAULTS: tuple[tuple[tuple[Patch, ...], tuple[str, ...]], ...] = (
     ((Patch("table 0x6ffffffe 16", 77, 4), Patch("table 0x6ffffffe 28", 1 << 30, 4)), ()),
     ((Patch("table 0x6ffffffe 4", 1, 4),), ()),  # vn_file
     ((Patch("table 0x6ffffffc 0", 2, 2),), ()),  # vd_version, of the provider
-    ((Patch("table 7 8", 300, 4),), ()),
-    ((Patch("table 7 56", 64, 4),), ()),
-    ((Patch("table 7 56", 10, 4),), ()),  # R_X86_64_32
-    ((Patch("table 7 56", 2, 4),), ()),  # R_X86_64_PC32
-    ((Patch("table 23 8", 5, 4),), ()),
-    ((Patch("table 23 8", 99, 4),), ()),
+    ((Patch("kind 7 0", 300),), ()),
+    ((Patch("kind 7 2", 64),), ()),
+    ((Patch("kind 7 2", 10),), ()),  # R_X86_64_32
+    ((Patch("kind 7 2", 2),), ()),  # R_X86_64_PC32
+    ((Patch("kind 23 0", 5),), ()),
+    ((Patch("kind 23 0", 99),), ()),
     ((Patch("phdr 0x6474e552 0 vaddr", 1 << 40), Patch("phdr 0x6474e552 0 memsz", 1 << 14)), ()),
     ((Patch("phdr 7 0 filesz", 4000),), ()),
     ((Patch("phdr 7 0 align", 4096),), ()),
@@ -706,6 +710,25 @@ def scenario(seed: int, number: int, family: str | None = None) -> Scenario:
     r = random.Random(f"{seed}/{number}/{family}")
     make = FAMILIES[family] if family else r.choices([f for f, _ in MIX], [w for _, w in MIX])[0]
     return make(r, f"{seed}-{number}" + (f"-{family}" if family else ""))
+
+
+def adapted(one: Scenario, target: Target) -> Scenario:
+    """Return the scenario with the names that belong to x86-64 exchanged for those of another machine."""
+    if target is AMD64:
+        return one
+    names = dict(zip(SUBDIRECTORIES, (*target.subdirectories, *SUBDIRECTORIES), strict=False))
+
+    def moved(path: str) -> str:
+        head, _, tail = path.partition("/")
+        inside, _, name = tail.rpartition("/")
+        return f"{head}/{names[inside]}/{name}" if inside in names else path
+
+    loader = target.loader.rpartition("/")[2]
+    plans = tuple(
+        plan._replace(path=moved(plan.path), soname=loader if plan.soname == LOADER_NAME else plan.soname)
+        for plan in one.plans
+    )
+    return one._replace(plans=plans)
 
 
 def placed(one: Scenario) -> Scenario:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
 SUITES = {
     "bullseye": ("2.31", ("libc6", "libc-bin", "libgcc-s1", "libstdc++6", "zlib1g", "libcrypt1")),
@@ -68,7 +68,7 @@ def _fetch(url: str) -> bytes:
 class Index:
     """The packages of one suite, as its archive lists them."""
 
-    def __init__(self, suite: str) -> None:
+    def __init__(self, suite: str, architecture: str = "amd64") -> None:
         """Raises `OSError` when there is no archive or it cannot be reached."""
         base = archive()
         if base is None:
@@ -77,7 +77,7 @@ class Index:
         self.suite = suite
         self._fields: dict[str, dict[str, str]] = {}
         self._providers: dict[str, str] = {}
-        index = lzma.decompress(_fetch(f"{base}/dists/{suite}/main/binary-amd64/Packages.xz")).decode()
+        index = lzma.decompress(_fetch(f"{base}/dists/{suite}/main/binary-{architecture}/Packages.xz")).decode()
         for stanza in index.split("\n\n"):
             fields: dict[str, str] = dict(re.findall(r"(?m)^([A-Za-z0-9-]+): (.*)$", stanza))
             name = fields.get("Package")
@@ -137,10 +137,17 @@ def _names(relation: str) -> list[list[str]]:
     return [[one[0] for one in choice if one and one[0]] for choice in choices if any(one and one[0] for one in choice)]
 
 
-def make_root(root: Path, index: Index, names: Iterable[str], extra: Callable[[Path], None] | None = None) -> None:
+def make_root(
+    root: Path,
+    index: Index,
+    names: Iterable[str],
+    extra: Callable[[Path], None] | None = None,
+    emulator: Sequence[str | Path] = (),
+) -> None:
     """Unpack packages into a new root, which appears when it is complete; `extra` adds to it before.
 
-    No script of a package is run. What each brought is listed in /packages/NAME, one path a line.
+    No script of a package is run. What each brought is listed in /packages/NAME, one path a line. The cache is made by
+    this machine's ldconfig, or by the root's own under an `emulator`.
     """
     work = root.with_suffix(".part")
     shutil.rmtree(work, ignore_errors=True)
@@ -155,15 +162,30 @@ def make_root(root: Path, index: Index, names: Iterable[str], extra: Callable[[P
         (work / "packages" / name).write_bytes(listed)
     if extra is not None:
         extra(work)
+    own = work / "usr/sbin/ldconfig"
     ldconfig = shutil.which("ldconfig", path="/sbin:/usr/sbin") or "ldconfig"
-    subprocess.run([ldconfig, "-r", work], check=True, capture_output=True)
+    subprocess.run([*emulator, own if emulator else ldconfig, "-r", work], check=True, capture_output=True)
     work.rename(root)
 
 
+def foreign(suite: str, debian: str) -> tuple[Path | None, str]:
+    """(root, "") of a suite for another machine, Debian's name of which is given, or (None, why it cannot be had)."""
+    from tests.oracle.machines import TARGETS, emulator  # which build on this file
+
+    target = TARGETS[debian]
+    words: tuple[Path, ...] = ()
+    if target.qemu is not None:
+        found, why = emulator(target.qemu)
+        if found is None:
+            return None, why
+        words = (found,)
+    return sysroot(suite, debian, words)
+
+
 @functools.cache
-def sysroot(suite: str) -> tuple[Path | None, str]:
+def sysroot(suite: str, architecture: str = "amd64", emulator: tuple[Path, ...] = ()) -> tuple[Path | None, str]:
     """(root, "") of a suite, or (None, why it cannot be had). A failure is final for this process."""
-    root = cache() / "sysroots" / suite
+    root = cache() / "sysroots" / (suite if architecture == "amd64" else f"{architecture}-{suite}")
     if root.is_dir():
         return root, ""
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -171,18 +193,39 @@ def sysroot(suite: str) -> tuple[Path | None, str]:
         with Path(f"{root}.lock").open("w") as lock:  # the workers of one run start together
             flock(lock, LOCK_EX)
             if not root.is_dir():
-                make_root(root, Index(suite), SUITES[suite][1])
+                packages = SUITES[suite][1] if architecture == "amd64" else ("libc6", "libc-bin")
+                make_root(root, Index(suite, architecture), packages, emulator=emulator)
     except (OSError, urllib.error.URLError, subprocess.CalledProcessError, lzma.LZMAError) as error:
         return None, f"not run: {suite}: {error}"
     return root, ""
 
 
-def roots() -> dict[str, Path | str]:
-    """Loader name -> its root ("/" is this machine), or the reason why it is not run."""
+def roots(debian: str = "amd64") -> dict[str, Path | str]:
+    """Loader name -> its root ("/" is this machine), or the reason why it is not run.
+
+    `debian` is a machine by Debian's name of the architecture. Those of another one are named after it too.
+    """
+    if debian != "amd64":
+        return _foreign_roots(debian)
     found: dict[str, Path | str] = {"this machine": Path("/")}
     if os.geteuid() != 0:
         return found | dict.fromkeys(SUITES, "not run: only root may chroot")
     for suite in SUITES:
         root, why = sysroot(suite)
         found[suite] = root if root is not None else why
+    return found
+
+
+def _foreign_roots(debian: str) -> dict[str, Path | str]:
+    from tests.oracle.machines import TARGETS, why_not  # which build on this file
+
+    target = TARGETS[debian]
+    names = {f"{target.name} {suite}": suite for suite in target.suites}
+    reason = "not run: only root may chroot" if os.geteuid() != 0 else why_not(target)
+    if reason is not None:
+        return dict.fromkeys(names, reason)
+    found: dict[str, Path | str] = {}
+    for name, suite in names.items():
+        root, why = foreign(suite, debian)
+        found[name] = root if root is not None else why
     return found

@@ -15,13 +15,20 @@ from dlwhy.elf.constants import (
     DT_FILTER,
     DT_FLAGS,
     DT_FLAGS_1,
+    DT_GNU_HASH,
+    DT_HASH,
     DT_NEEDED,
+    DT_PLTGOT,
     DT_RPATH,
     DT_RUNPATH,
     DT_SONAME,
     DT_STRSZ,
     DT_STRTAB,
     DT_SYMBOLIC,
+    DT_SYMTAB,
+    DT_VERDEF,
+    DT_VERNEED,
+    DT_VERSYM,
 )
 from dlwhy.errors import ElfError, TooLarge
 
@@ -32,6 +39,8 @@ if TYPE_CHECKING:
     from dlwhy.elf.file import Elf
 
 _LISTS = (DT_NEEDED, DT_AUXILIARY, DT_FILTER)
+_ADDRESSES = frozenset((DT_PLTGOT, DT_HASH, DT_STRTAB, DT_SYMTAB, DT_GNU_HASH, DT_VERSYM, DT_VERDEF, DT_VERNEED))
+"""Tags whose value is an address and nothing else."""
 _MAX_SIZE = 1 << 20
 """Bytes of entries looked at before DT_NULL (honest dynamic sections stay below a few KiB)."""
 _MOST_NEEDED = 4096
@@ -71,7 +80,9 @@ class Dynamic:
         done = len(data) - len(data) % dyn.size
         if not self._take(dyn.iter_unpack(data if done == len(data) else data[:done])):
             self._take(_beyond(elf, vaddr, done))
-        tags = self.tags
+        tags, row = self.tags, elf.row
+        if row is not None and row.address_bits < 64:
+            tags.update({tag: tags[tag] & (1 << row.address_bits) - 1 for tag in _ADDRESSES & tags.keys()})
         self._strtab = tags.get(DT_STRTAB, 0)
         self._texts: dict[int, str] = {}
         self._window = ""

@@ -180,12 +180,16 @@ class Lookup:
             return
         self._prepared = set(hashes)
         words = chain_words(hashes)
-        for scope in scopes:
-            index = self._index[id(scope)] = {}
-            for one in scope.maps:
-                if one.elf is not None:
-                    for name, places in one.elf.symbols.look_up(hashes, words).items():
-                        index.setdefault(name, []).append((one, places))
+        try:
+            for scope in scopes:
+                index = self._index[id(scope)] = {}
+                for one in scope.maps:
+                    if one.elf is not None:
+                        for name, places in one.elf.symbols.look_up(hashes, words).items():
+                            index.setdefault(name, []).append((one, places))
+        except ElfError:  # met again by the name that leads there, if the loader comes to look for it
+            self._prepared = set()
+            self._index.clear()
 
     def offered(self, name: bytes, scopes: Iterable[Scope]) -> bool:
         """Whether a hash table of these scopes, prepared for the name, leads to it."""

@@ -14,29 +14,14 @@ from dlwhy.record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Literal
 
 OLD_MAGIC = b"ld.so-1.7.0\0"
 NEW_MAGIC = b"glibc-ld.so.cache1.1"
 _EXTENSION_MAGIC = 0xEAA42174
 _HWCAP_EXTENSION = 1 << 62
 _ISA_LEVEL_MASK = 0x3FF << 32
-_OLD_ENTRY = Struct("<iII")
-_NEW_ENTRY = Struct("<iIIIQ")
-
-FLAGS = {
-    (62, 2): 0x303,
-    (62, 1): 0x803,
-    (3, 1): 3,
-    (183, 2): 0xA03,
-    (40, 1): 0x903,
-    (21, 2): 0x503,
-    (22, 2): 0x403,
-    (243, 2): 0x1003,
-}
-"""(e_machine, EI_CLASS) -> the flags that an entry must have (dl-cache.h, FLAG_*)."""
-_FLAG_ANY_ELF = 1
-
-
+_OLD_ENTRY, _NEW_ENTRY = "iII", "iIIIQ"
 class Hit(Record):
     """An entry that matches a name."""
 
@@ -50,12 +35,18 @@ class Hit(Record):
 class Cache:
     """A parsed ld.so.cache. Empty when the bytes are none."""
 
-    __slots__ = ("_base", "_count", "_data", "_entry", "_names", "_start", "hwcaps", "missing", "usable")
+    __slots__ = (
+        "_align", "_base", "_count", "_data", "_entry", "_names", "_order", "_signed", "_start", "hwcaps", "missing",
+        "usable",
+    )  # fmt: skip
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, big: bool = False, signed_char: bool = True, align: int = 8) -> None:
         self._data = data
+        self._align = align
+        self._order: Literal["big", "little"] = "big" if big else "little"
+        self._signed = signed_char
         self._base = self._start = self._count = 0
-        self._entry = _NEW_ENTRY
+        self._entry = self._layout(_NEW_ENTRY)
         self._names: dict[int, bytes] = {}
         self.hwcaps: tuple[str, ...] = ()
         """glibc-hwcaps names that entries refer to."""
@@ -63,42 +54,44 @@ class Cache:
         self.missing = not data
         """Whether there is no such file, or an empty one."""
 
+    def _layout(self, fields: str) -> Struct:
+        return Struct((">" if self._order == "big" else "<") + fields)
+
     def _open(self) -> bool:
         data = self._data
         at = 0
         if data[: len(OLD_MAGIC)] == OLD_MAGIC and len(data) >= 16:
-            count = int.from_bytes(data[12:16], "little")
+            count = int.from_bytes(data[12:16], self._order)
             end = 16 + 12 * count
-            at = end + (-end % 8)
+            at = end + (-end % self._align)
             if data[at : at + len(NEW_MAGIC)] != NEW_MAGIC:
                 if end > len(data):
                     return False
-                self._start, self._base, self._count, self._entry = 16, end, count, _OLD_ENTRY
+                self._start, self._base, self._count, self._entry = 16, end, count, self._layout(_OLD_ENTRY)
                 return True
         elif data[: len(NEW_MAGIC)] != NEW_MAGIC:
             return False
         if at + 48 > len(data):
             return False
-        count = int.from_bytes(data[at + 20 : at + 24], "little")
-        if data[at + 28] & 3 not in (0, 2) or at + 48 + 24 * count > len(data):
+        count = int.from_bytes(data[at + 20 : at + 24], self._order)
+        if data[at + 28] & 3 not in (0, 3 if self._order == "big" else 2) or at + 48 + 24 * count > len(data):
             return False
         self._base, self._start, self._count = at, at + 48, count
-        extension = int.from_bytes(data[at + 32 : at + 36], "little")
+        extension = int.from_bytes(data[at + 32 : at + 36], self._order)
         if extension:
             self._read_extension(at + extension)
         return True
 
     def _read_extension(self, at: int) -> None:
         data = self._data
-        if at % 4 or int.from_bytes(data[at : at + 4], "little") != _EXTENSION_MAGIC:
+        if at % 4 or int.from_bytes(data[at : at + 4], self._order) != _EXTENSION_MAGIC:
             return
-        number = int.from_bytes(data[at + 4 : at + 8], "little")
+        number = int.from_bytes(data[at + 4 : at + 8], self._order)
         for i in range(min(number, 16)):
-            tag, _, offset, size = Struct("<4I").unpack(data[at + 8 + 16 * i : at + 24 + 16 * i].ljust(16, b"\0"))
+            tag, _, offset, size = self._layout("4I").unpack(data[at + 8 + 16 * i : at + 24 + 16 * i].ljust(16, b"\0"))
             if tag == 1:
-                words = [
-                    int.from_bytes(data[self._base + offset + 4 * k :][:4], "little") for k in range(min(size // 4, 64))
-                ]
+                places = (self._base + offset + 4 * k for k in range(min(size // 4, 64)))
+                words = [int.from_bytes(data[place : place + 4], self._order) for place in places]
                 self.hwcaps = tuple(self._string(word).decode("utf-8", "surrogateescape") for word in words)
 
     def _string(self, offset: int) -> bytes:
@@ -110,7 +103,11 @@ class Cache:
         return self._string(self._entry.unpack_from(self._data, self._start + index * self._entry.size)[1])
 
     def look_up(
-        self, name: str, flags: int, active: Callable[[str, int], int | None], legacy_ok: Callable[[int], bool]
+        self,
+        name: str,
+        flags: frozenset[int],
+        active: Callable[[str, int], int | None],
+        legacy_ok: Callable[[int], bool],
     ) -> Hit | None:
         """Return the entry that the loader takes for `name`, or None.
 
@@ -124,7 +121,7 @@ class Cache:
         left, right, middle = 0, self._count - 1, 0
         while left <= right:
             middle = (left + right) // 2
-            order = compare(wanted, self._key(middle))
+            order = compare(wanted, self._key(middle), self._signed)
             if order == 0:
                 break
             if order < 0:
@@ -133,7 +130,7 @@ class Cache:
                 right = middle - 1
         else:
             return None
-        while middle > 0 and compare(wanted, self._key(middle - 1)) == 0:
+        while middle > 0 and compare(wanted, self._key(middle - 1), self._signed) == 0:
             middle -= 1
         return self._best(wanted, middle, flags, active, legacy_ok)
 
@@ -141,16 +138,16 @@ class Cache:
         self,
         wanted: bytes,
         index: int,
-        flags: int,
+        flags: frozenset[int],
         active: Callable[[str, int], int | None],
         legacy_ok: Callable[[int], bool],
     ) -> Hit | None:
         best: int | None = None
         found: Hit | None = None
-        while index < self._count and compare(wanted, self._key(index)) == 0:
+        while index < self._count and compare(wanted, self._key(index), self._signed) == 0:
             row = self._entry.unpack_from(self._data, self._start + index * self._entry.size)
             index += 1
-            if row[0] not in (flags, _FLAG_ANY_ELF):
+            if row[0] not in flags:
                 continue
             path = self._string(row[2]).decode("utf-8", "surrogateescape")
             hwcap = row[4] if len(row) == 5 else 0
@@ -172,7 +169,7 @@ class Cache:
 _SIGN = 1 << 31
 
 
-def compare(one: bytes, two: bytes) -> int:
+def compare(one: bytes, two: bytes, signed_char: bool = True) -> int:
     """Compare two sonames as _dl_cache_libcmp does: digit runs are numbers, and a digit sorts above any other."""
     if one == two:
         return 0
@@ -193,11 +190,11 @@ def compare(one: bytes, two: bytes) -> int:
         elif 48 <= b <= 57:
             return -1
         elif a != b:
-            return _signed(a) - _signed(b)
+            return _char(a, signed_char) - _char(b, signed_char)
         else:
             i, j = i + 1, j + 1
-    return -_signed(two[j]) if j < len(two) else 0
+    return -_char(two[j], signed_char) if j < len(two) else 0
 
 
-def _signed(byte: int) -> int:
-    return byte - 256 if byte > 127 else byte  # char is signed on x86
+def _char(byte: int, signed_char: bool) -> int:
+    return byte - 256 if signed_char and byte > 127 else byte

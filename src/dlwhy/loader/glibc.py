@@ -11,16 +11,26 @@ Citations are to glibc's own tree. "[M]" marks rows that the oracle compares wit
 from __future__ import annotations
 
 from dlwhy.loader import tls, tunables
+from dlwhy.loader.port import port
 from dlwhy.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from dlwhy.elf.machine import Machine
+
 OLDEST, NEWEST = (2, 17), (2, 43)
 """The releases whose sources were read; outside them a check is undecided."""
 
 _NOT_DEFINED = "not defined in file {file} with link time reference"
+
+_ABIS = (
+    {62: 3, 3: 3, 183: 2, 40: 2, 21: 2, 22: 2, 243: 2},
+    {62: 4, 3: 4, 183: 3, 40: 3, 21: 3, 22: 3, 243: 3},
+    {62: 4, 3: 4, 183: 3, 40: 3, 21: 3, 22: 3, 243: 4},
+)
+"""By e_machine: how many values of EI_ABIVERSION are known (LIBC_ABI_MAX)."""
 
 FEATURES: dict[str, tuple[tuple[tuple[int, int], Any, str], ...]] = {
     # name: ((since, value, citation), …)
@@ -106,8 +116,14 @@ FEATURES: dict[str, tuple[tuple[tuple[int, int], Any, str], ...]] = {
         ((2, 36), False, "commit b46d250656"),
     ),
     "abiversion_limit": (
-        ((2, 17), 3, "libc-abis: IFUNC"),
-        ((2, 28), 4, "libc-abis: ABSOLUTE [M]"),
+        # by e_machine: those whose triple has a line IFUNC there count one more (powerpc64le has none)
+        ((2, 17), _ABIS[0], "libc-abis: UNIQUE, IFUNC"),
+        ((2, 28), _ABIS[1], "libc-abis: ABSOLUTE [M]"),
+        ((2, 33), _ABIS[2], "libc-abis: IFUNC of riscv"),
+    ),
+    "takes_both_tables": (
+        ((2, 17), True, "sysdeps/{i386,arm}/dl-machine.h: DT_RELA is applied beside DT_REL"),
+        ((2, 37), False, "sysdeps/{i386,arm}/dl-machine-rel.h, ELF_MACHINE_NO_RELA"),
     ),
     "execstack_by_dlopen": (
         ((2, 17), True, "elf/dl-load.c, _dl_make_stacks_executable"),
@@ -124,6 +140,11 @@ FEATURES: dict[str, tuple[tuple[tuple[int, int], Any, str], ...]] = {
     "isa_level_checked": (
         ((2, 17), False, ""),
         ((2, 33), True, "sysdeps/x86/dl-prop.h [M]"),
+    ),
+    "properties_read": (
+        # on machines other than x86
+        ((2, 17), False, ""),
+        ((2, 32), True, "elf/dl-load.c, _dl_process_pt_gnu_property; commit 5c7e40b3e4 [M]"),
     ),
     "property_segment_counts": (
         ((2, 17), False, "sysdeps/x86/dl-prop.h: only PT_NOTE is looked through [M]"),
@@ -187,6 +208,12 @@ FEATURES: dict[str, tuple[tuple[tuple[int, int], Any, str], ...]] = {
         # by bit, from 1 on: what legacy directories and entries of the cache may be named after
         ((2, 17), (), "sysdeps/generic/dl-procinfo.h: no hwcap is important on x86-64"),
         ((2, 26), ("x86_64", "avx512_1"), "sysdeps/x86/dl-hwcap.h; x86_64: release/2.26/master, bug 22093 [M 2.31]"),
+    ),
+    "later_levels": (
+        # subdirectories of glibc-hwcaps that are not known yet
+        ((2, 17), frozenset(("z16", "z17")), "sysdeps/s390/s390-64/dl-hwcaps-subdirs.c"),
+        ((2, 36), frozenset(("z17",)), "sysdeps/s390/s390-64/dl-hwcaps-subdirs.c"),
+        ((2, 42), frozenset(), "sysdeps/s390/s390-64/dl-hwcaps-subdirs.c"),
     ),
     "cache_words": (
         ((2, 17), True, "elf/dl-cache.c: legacy hwcap words are held against the processor [M 2.31, 2.36]"),
@@ -291,6 +318,11 @@ class Glibc:
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any: ...
+
+    def tables(self, machine: Machine) -> tuple[int, ...]:
+        """Return which of DT_REL and DT_RELA are applied, in order."""
+        every = port(machine).tables
+        return every if self.takes_both_tables else every[:1]
 
 
 def glibc(release: tuple[int, int], banner: str | None = None, loader_bytes: bytes = b"") -> Glibc:

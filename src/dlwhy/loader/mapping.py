@@ -14,8 +14,10 @@ from dlwhy.elf.constants import (
     DT_GNU_HASH,
     DT_HASH,
     DT_PLTREL,
+    DT_REL,
     DT_RELA,
     DT_RELAENT,
+    DT_RELENT,
     DT_RELR,
     DT_RELRENT,
     DT_STRTAB,
@@ -33,9 +35,11 @@ from dlwhy.elf.file import Elf
 from dlwhy.errors import ElfError, OutOfBounds, TooLarge, Unmapped
 from dlwhy.loader.faults import NEAR, Death, Fault, Unknown
 from dlwhy.loader.image import Image
+from dlwhy.loader.port import port
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from dlwhy.elf.machine import Machine
     from dlwhy.loader.host import ProcessSettings
     from dlwhy.view import View
 
@@ -48,16 +52,9 @@ _ABI_TAG = b"\4\0\0\0\x10\0\0\0\1\0\0\0GNU\0"
 """Head of .note.ABI-tag (elf/dl-load.c, open_verify: expected_note), little endian."""
 _LARGEST_NOTE = 1 << 20
 _SIGSEGV, _SIGBUS = 11, 7
-_ADDRESS_SPACE = 1 << 47
-_ROOM = 1 << 45
-"""Bytes that surely are free in one piece: where the program lies parts what is left of the address space."""
 _EINVAL = 22
-_WRAPS = (1 << 64) - (1 << 48)
 _MUCH_MEMORY = 1 << 31
 """Bytes of zeros from which on a small machine may refuse them (mm/util.c, __vm_enough_memory)."""
-_MAP_RANDOM = 1 << 40
-"""Objects are mapped within this many bytes of the end of the address space (28 random bits of pages): a segment that
-far behind the first one has no address at all."""
 
 
 def died_reading(error: ElfError, stage: str) -> Exception:
@@ -104,22 +101,24 @@ def verify(view: View, path: str, host: ProcessSettings) -> str | None:
         return OTHER_CLASS
     if host.libc.machine_before_ident and _bad_ident(head, host) and _other_machine(view, host):
         return OTHER_MACHINE
-    order = 2 if machine.name == "s390x" else 1
-    if head[5] != order:
-        raise bad("ELF file data encoding not " + ("big-endian" if order == 2 else "little-endian"))
+    if head[5] != machine.data:
+        raise bad("ELF file data encoding not " + ("big-endian" if machine.data == 2 else "little-endian"))
     if head[6] != 1:
         raise bad("ELF file version ident does not match current one")
     osabi, abiversion = head[7], head[8]
-    if osabi not in (0, 3) and not (machine.name == "arm" and osabi == 64):
+    own = port(machine)
+    if osabi not in own.osabis:
         raise bad("ELF file OS ABI invalid")
-    if abiversion and not (osabi == 3 and abiversion < host.libc.abiversion_limit):
+    if abiversion and not (osabi == 3 and abiversion < host.libc.abiversion_limit[machine.e_machine]):
         raise bad("ELF file ABI version invalid")
     if head[9:16] != bytes(7):
         raise bad("nonzero padding in e_ident")
     elf = Elf(view)
+    if elf.flags & own.refused_mask == own.refused:
+        raise bad("internal error")
     if elf.version != 1:
         raise bad("ELF file version does not match current one")
-    if elf.machine != machine.e_machine:
+    if not _matches(elf.machine, elf.flags, machine):
         return OTHER_MACHINE
     if elf.type not in (ET_DYN, ET_EXEC):
         raise bad("only ET_DYN and ET_EXEC can be loaded")
@@ -128,7 +127,7 @@ def verify(view: View, path: str, host: ProcessSettings) -> str | None:
     if elf.phentsize != elf.layout.phdr_size:
         raise bad("ELF file's phentsize not the expected size")
     length = elf.phnum * elf.layout.phdr_size
-    if elf.phoff + length >= 1 << 64 and length:
+    if elf.phoff + length >= 1 << 8 * elf.layout.word_size and length:
         what = f"what stands before the first bytes of {path} in the loader's memory, where its headers begin"
         raise Unknown(what, "header")
     if elf.phoff + length > len(head) and len(view.some(elf.phoff, length)) != length:
@@ -138,15 +137,31 @@ def verify(view: View, path: str, host: ProcessSettings) -> str | None:
     return None
 
 
+def _matches(number: int, flags: int, machine: Machine) -> bool:
+    """elf_machine_matches_host."""
+    own = port(machine)
+    mine = number == machine.e_machine or number in own.numbers
+    return mine and (not own.flags_mask or flags & own.flags_mask in own.flags)
+
+
 def _bad_ident(head: bytes, host: ProcessSettings) -> bool:
     """Whether e_ident is not what the loader compares it with; only then does it look at its parts."""
-    order = 2 if host.machine.name == "s390x" else 1
-    limit = host.libc.abiversion_limit if head[7] == 3 else 1
-    return head[5:7] != bytes((order, 1)) or head[7] not in (0, 3) or head[8] >= limit or head[9:16] != bytes(7)
+    machine, own = host.machine, port(host.machine)
+    limit = host.libc.abiversion_limit[machine.e_machine] if head[7] == 3 else 1
+    if head[5:7] != bytes((machine.data, 1)) or head[7] not in own.osabis or head[8] >= limit:
+        return True
+    return head[9:16] != bytes(7) or _e_flags(head, machine) & own.refused_mask == own.refused
+
+
+def _e_flags(head: bytes, machine: Machine) -> int:
+    at = 48 if machine.elf_class == 2 else 36
+    return int.from_bytes(head[at : at + 4], "big" if machine.data == 2 else "little")
 
 
 def _other_machine(view: View, host: ProcessSettings) -> bool:
-    return view.head[18:20] != host.machine.e_machine.to_bytes(2, "big" if host.machine.name == "s390x" else "little")
+    machine = host.machine
+    number = int.from_bytes(view.head[18:20], "big" if machine.data == 2 else "little")
+    return not _matches(number, _e_flags(view.head, machine), machine)
 
 
 def _other_kernel(elf: Elf, length: int, bad: Callable[[str, int], Fault]) -> bool:
@@ -159,7 +174,7 @@ def _other_kernel(elf: Elf, length: int, bad: Callable[[str, int], Fault]) -> bo
         if row[0] != PT_NOTE or row[5] < 32 or row[7] not in (4, 8):
             continue
         offset, size, align = row[2], row[5], row[7]
-        if offset + size >= 1 << 64:  # wraps round, and the loader walks off its buffer
+        if offset + size >= 1 << 8 * elf.layout.word_size:  # wraps round, and the loader walks off its buffer
             raise Unknown(f"what stands behind the first bytes of {elf.path} in the loader's memory", "header")
         data = elf.view.some(offset, min(size, _LARGEST_NOTE))
         if offset + size > length and len(data) != size:
@@ -233,7 +248,8 @@ def check_segments(
     if libc.dynamic_checked_before_mapping and ((not dynamic and elf.type == ET_DYN) or empty_dynamic):
         raise bad("object file has no dynamic section")
     _check_mapping(elf, loads, bad, not_mapped, host, grants)
-    if any(row[5] >= _WRAPS or row[6] >= _WRAPS for row in elf.loads):
+    wraps = mask - (mask >> 16)
+    if any(row[5] > wraps or row[6] > wraps for row in elf.loads):
         raise Unknown(f"what a segment of {elf.path} whose size wraps round the address space leaves in memory", "map")
     _check_overlap(elf, host)
     _check_readable(elf, host)
@@ -256,32 +272,34 @@ def _check_mapping(
     grants: Callable[[int], bool | None],
 ) -> None:
     """_dl_map_segments (elf/dl-map-segments.h): what mmap and mprotect refuse."""
-    page = host.page
+    page, own = host.page, port(host.machine)
+    space, random, whole = 1 << own.address_bits, 1 << own.random_bits, 1 << 8 * elf.layout.word_size
+    top = whole - space or whole
     first, last = loads[0], loads[-1]
-    length = (last[3] - first[0]) & ((1 << 8 * elf.layout.word_size) - 1)
+    length = (last[3] - first[0]) & (whole - 1)
     # the range that is mapped first is there whole, and segments go into it
-    reach = max(_MAP_RANDOM, length + -length % page) if elf.type == ET_DYN else _MAP_RANDOM
+    reach = max(random, length + -length % page) if elf.type == ET_DYN else random
     if elf.type == ET_DYN:
         if host.libc.p_align_honoured:
             align = max((row[7] for row in elf.loads if row[7] & (row[7] - 1) == 0), default=0)
-            if align > page and max(length + align, 2 * align) >= _ADDRESS_SPACE:
+            if align > page and max(length + align, 2 * align) >= space:
                 raise not_mapped("failed to map segment from shared object")
-        if length == 0 or length >= _ADDRESS_SPACE or first[4] >= 1 << 63:
+        if length == 0 or length >= space or first[4] >= whole >> 1:
             raise not_mapped("failed to map segment from shared object")
-        if length > _ROOM:
+        if length > 1 << own.room_bits:
             raise Unknown(f"whether {length} bytes of address space are free in one piece for {elf.path}", "map")
         holes = any(one[1] != two[0] for one, two in pairwise(loads))
         if holes:
             if host.libc.segment_order_checked and last[0] < first[1]:
                 raise bad("ELF load command address/offset not page-aligned")
-            if last[0] < first[1] or last[0] - first[1] >= _ADDRESS_SPACE:
+            if last[0] < first[1] or last[0] - first[1] >= space:
                 raise not_mapped("cannot change memory protections")
     for index, (start, end, data_end, alloc_end, offset, _flags) in enumerate(loads):
         if end > start and index:
-            if offset + end - start >= 1 << 63 or end - first[0] > reach:
+            if offset + end - start >= whole >> 1 or end - first[0] > reach:
                 raise not_mapped("failed to map segment from shared object")
             _inside(elf, start, end, first[0], last[3], page)
-        if data_end < alloc_end < (1 << 64) - _ADDRESS_SPACE:
+        if data_end < alloc_end < top:
             zero_page = (data_end + page - 1) & -page
             if min(zero_page, alloc_end) > data_end and data_end & (page - 1):
                 in_file = offset + (data_end & -page) - start
@@ -345,8 +363,7 @@ def _check_dynamic(elf: Elf, host: ProcessSettings) -> None:
         raise died_reading(error, "map") from None
     if dynamic is None:
         return
-    rela = elf.layout.rela.size
-    tags = dynamic.tags
+    tags, taken = dynamic.tags, host.libc.tables(host.machine)
 
     def holds(expression: str, condition: bool) -> None:
         if not condition:
@@ -361,8 +378,12 @@ def _check_dynamic(elf: Elf, host: ProcessSettings) -> None:
             holds(expression, tags[tag] == size)
 
     if DT_PLTREL in tags:
-        holds("info[DT_PLTREL]->d_un.d_val == DT_RELA", tags[DT_PLTREL] == DT_RELA)
-    entry_size(DT_RELA, DT_RELAENT, "info[DT_RELAENT]->d_un.d_val == sizeof (ElfW(Rela))", rela)
+        kinds = (f"info[DT_PLTREL]->d_un.d_val == DT_{'RELA' if kind == DT_RELA else 'REL'}" for kind in taken)
+        holds(" || ".join(kinds), tags[DT_PLTREL] in taken)
+    if DT_RELA in taken:
+        entry_size(DT_RELA, DT_RELAENT, "info[DT_RELAENT]->d_un.d_val == sizeof (ElfW(Rela))", elf.layout.rela.size)
+    if DT_REL in taken:
+        entry_size(DT_REL, DT_RELENT, "info[DT_RELENT]->d_un.d_val == sizeof (ElfW(Rel))", elf.layout.rel.size)
     if host.libc.relr:
         entry_size(DT_RELR, DT_RELRENT, "info[DT_RELRENT]->d_un.d_val == sizeof (ElfW(Relr))", elf.layout.word_size)
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from dlwhy.elf.file import Elf
 from dlwhy.errors import DlwhyError, FilesError
+from dlwhy.loader.port import port
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from dlwhy.elf.machine import Machine
     from dlwhy.files import Files
     from dlwhy.loader.bind import Binding
     from dlwhy.loader.cache import Cache
@@ -158,8 +160,8 @@ class Objects:
             pass
         return None
 
-    def cache(self) -> Cache:
-        """Return the parsed ld.so.cache (an unusable one when there is none)."""
+    def cache(self, machine: Machine) -> Cache:
+        """Return ld.so.cache as a machine's loader reads it (an unusable one when there is none)."""
         if self._cache is None:
             from dlwhy.loader.cache import Cache
 
@@ -168,7 +170,8 @@ class Objects:
                 data = view.some(0, view.size)
             except DlwhyError:
                 data = b""
-            self._cache = Cache(data)
+            own = port(machine)
+            self._cache = Cache(data, machine.data == 2, own.signed_char, own.cache_align)
         return self._cache
 
     def grants(self, size: int) -> bool | None:

@@ -7,6 +7,7 @@ from dlwhy.loader import tls
 from dlwhy.loader.faults import Death, Fault, Unknown, assertion
 from dlwhy.loader.image import Image
 from dlwhy.loader.link_map import DYNAMIC, EXECUTABLE
+from dlwhy.loader.port import port
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -132,10 +133,9 @@ def lay_out_tls(process: Process, auditors: int) -> None:
             tls.round_up(max(size, 32), align) if process.tunables.rseq else 32,
             align if process.tunables.rseq else 32,
         )
-    start = {"aarch64": 16, "arm": 8}.get(machine.name, 0)
     try:
         layout = tls.lay_out(
-            segments, machine.variant, start, libc.least_tls_align[machine.e_machine], process.surplus, rseq
+            segments, machine.variant, port(machine).tcb, libc.least_tls_align[machine.e_machine], process.surplus, rseq
         )
     except ZeroDivisionError:
         guilty = next(one.shown for one in mapped if one.tls is not None and not one.tls.align)

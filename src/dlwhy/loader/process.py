@@ -21,6 +21,7 @@ from dlwhy.loader.faults import Death, Fault, Unknown
 from dlwhy.loader.host import RTLD_DEEPBIND, RTLD_GLOBAL, RTLD_LAZY, RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW
 from dlwhy.loader.link_map import DYNAMIC, LOADED, LinkMap, Scope
 from dlwhy.loader.mapping import check_hash, check_segments, died_reading, verify, wants_execstack
+from dlwhy.loader.port import port
 from dlwhy.loader.resolving import relocate
 from dlwhy.loader.search import Attempt, Finder, Missing
 from dlwhy.loader.sort import selection
@@ -417,14 +418,17 @@ class Process:
 
     def read_properties(self, one: LinkMap) -> None:
         """Read what an object's property notes ask of the process, where this release looks. Raises `ElfError`."""
-        if one.elf is not None and self.libc.isa_level_checked and self.machine.name == "x86-64":
-            key = one.elf, self.libc.property_segment_counts
-            known = self.objects.properties.get(key)
-            if known is None:
-                from dlwhy.loader.properties import isa_and_needed
+        how = port(self.machine).properties
+        if one.elf is None or not (self.libc.isa_level_checked if how == "x86" else self.libc.properties_read):
+            return
+        key = one.elf, self.libc.property_segment_counts
+        known = self.objects.properties.get(key)
+        if known is None:
+            from dlwhy.loader.properties import isa_and_needed, needed_1
 
-                known = self.objects.properties[key] = isa_and_needed(*key)
-            one.isa_needed, one.needed_1 = known
+            known = isa_and_needed(*key) if how == "x86" else (0, needed_1(one.elf))
+            self.objects.properties[key] = known
+        one.isa_needed, one.needed_1 = known if how != "none" else (0, 0)
 
     def _relocation_order(self, top: LinkMap, space: Namespace) -> list[LinkMap]:
         if self.libc.relocates_all_new:

@@ -50,6 +50,19 @@ def isa_and_needed(elf: Elf, property_segment: bool) -> tuple[int, int]:
     return found.get(_X86_ISA_1_NEEDED, 0), found.get(_NEEDED_1, 0)
 
 
+def needed_1(elf: Elf) -> int:
+    """Return GNU_PROPERTY_1_NEEDED of an object as machines read it that look for nothing else; 0 without.
+
+    sysdeps/generic/dl-prop.h; from 2.35 on, and before nothing asks for it. Raises `ElfError` where a note is not
+    mapped.
+    """
+    found: Found = {}
+    for row in reversed(elf.phdrs):
+        if row[0] == PT_GNU_PROPERTY and row[7] == elf.layout.word_size and not found:
+            _in_property_segment(elf, row[3], row[6], found)
+    return found.get(_NEEDED_1, 0)
+
+
 def _in_property_segment(elf: Elf, vaddr: int, size: int, found: Found) -> bool:
     """Add to `found` what the first property note says; return whether there is a property to look at."""
     settled = False

@@ -14,11 +14,14 @@ from dlwhy.elf.constants import (
     DT_PLTGOT,
     DT_PLTREL,
     DT_PLTRELSZ,
+    DT_REL,
     DT_RELA,
     DT_RELACOUNT,
     DT_RELASZ,
+    DT_RELCOUNT,
     DT_RELR,
     DT_RELRSZ,
+    DT_RELSZ,
     DT_SYMTAB,
 )
 from dlwhy.elf.relocs import Survey, Table, entries, relr, split_info, survey
@@ -26,6 +29,7 @@ from dlwhy.errors import ElfError
 from dlwhy.loader.faults import Death, Unknown
 from dlwhy.loader.image import SIGSEGV, Image
 from dlwhy.loader.mapping import died_reading
+from dlwhy.loader.port import port
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,13 +74,13 @@ def work(elf: Elf, machine: Machine, libc: Glibc, lazy: bool, page: int, as_prog
     return found
 
 
-def every_entry(elf: Elf, libc: Glibc, lazy: bool) -> Iterator[Entry]:
+def every_entry(elf: Elf, machine: Machine, libc: Glibc, lazy: bool) -> Iterator[Entry]:
     """Yield each entry of the tables in the loader's order, those included that `work` has once.
 
     Ends where `work` would: what stands there is met again by whoever applies the entries.
     """
     try:
-        for table, deferred in _ranges(elf, lazy, libc.relr):
+        for table, deferred in _ranges(elf, machine, lazy, libc):
             for _, info in entries(elf, table):
                 yield info, deferred
     except (ElfError, Death, Unknown):
@@ -92,65 +96,82 @@ def read_null(elf: Elf, what: str) -> Death:
 def _entries(elf: Elf, machine: Machine, libc: Glibc, lazy: bool, image: Image | None) -> Iterator[Iterable[Entry]]:
     dynamic = elf.dynamic
     tags = dynamic.tags if dynamic is not None else {}
-    if lazy and DT_JMPREL in tags:
+    own = port(machine)
+    if (lazy or own.got_always) and DT_JMPREL in tags:
         if DT_PLTGOT not in tags:
             raise read_null(elf, "it has DT_JMPREL and no DT_PLTGOT")
         if image is not None:
-            word = elf.layout.word_size
-            image.touch(tags[DT_PLTGOT] + word, 2 * word, True, "DT_PLTGOT is written", "relocate")
+            word, (first, last) = elf.layout.word_size, own.got
+            place, size = tags[DT_PLTGOT] + first * word, (last - first + 1) * word
+            image.touch(place, size, True, "DT_PLTGOT is written", "relocate")
     if libc.relr and DT_RELR in tags:
         if DT_RELRSZ not in tags:
             raise read_null(elf, "it has DT_RELR and no DT_RELRSZ")
         _check_relr(elf, image)
-    ranges = _ranges(elf, lazy, libc.relr)
+    ranges = _ranges(elf, machine, lazy, libc)
     if dynamic is not None and DT_SYMTAB not in tags:
         raise read_null(elf, "it has no DT_SYMTAB")  # whether or not there are relocations
     for table, deferred in ranges:
         yield from _range(elf, table, deferred, machine, libc, image)
 
 
-def _ranges(elf: Elf, lazy: bool, zero_is_none: bool) -> list[tuple[Table, bool]]:
-    """_ELF_DYNAMIC_DO_RELOC: DT_RELA and the jump table as one range or two, the second one perhaps lazy.
+_KINDS = {DT_REL: ("DT_REL", DT_RELSZ, DT_RELCOUNT, False), DT_RELA: ("DT_RELA", DT_RELASZ, DT_RELACOUNT, True)}
 
-    `zero_is_none`: whether a DT_RELA of 0 means that there is none, as it does since DT_RELR came.
+
+def _ranges(elf: Elf, machine: Machine, lazy: bool, libc: Glibc) -> list[tuple[Table, bool]]:
+    """The ranges of entries in the loader's order, each with whether lazy binding leaves it for later."""
+    taken = libc.tables(machine)
+    tags = elf.dynamic.tags if elf.dynamic is not None else {}
+    result = []
+    for kind in taken:
+        jumps = DT_PLTREL in tags and (len(taken) == 1 or tags[DT_PLTREL] == kind)
+        result += _of_kind(elf, kind, jumps, lazy, libc.relr)
+    return result
+
+
+def _of_kind(elf: Elf, kind: int, jumps: bool, lazy: bool, zero_is_none: bool) -> list[tuple[Table, bool]]:
+    """_ELF_DYNAMIC_DO_RELOC: a table and, with `jumps`, the jump table as one range or two, the second perhaps lazy.
+
+    `zero_is_none`: whether a table at 0 means that there is none, as it does since DT_RELR came.
     """
     tags = elf.dynamic.tags if elf.dynamic is not None else {}
+    name, sizes, counts, rela = _KINDS[kind]
+    entry = (elf.layout.rela if rela else elf.layout.rel).size
     start = size = count = 0
-    has_rela = DT_RELA in tags and (tags[DT_RELA] != 0 or not zero_is_none)
-    if has_rela:
-        if DT_RELASZ not in tags:
-            raise read_null(elf, "it has DT_RELA and no DT_RELASZ")
-        start, size, count = tags[DT_RELA], tags[DT_RELASZ], _counted(tags.get(DT_RELACOUNT, 0), elf)
+    has_table = kind in tags and (tags[kind] != 0 or not zero_is_none)
+    if has_table:
+        if sizes not in tags:
+            raise read_null(elf, f"it has {name} and no {name}SZ")
+        start, size, count = tags[kind], tags[sizes], _counted(tags.get(counts, 0), entry, name, elf)
     second = None
-    if DT_PLTREL in tags:
-        for tag, name in ((DT_JMPREL, "DT_JMPREL"), (DT_PLTRELSZ, "DT_PLTRELSZ")):
+    if jumps:
+        for tag, called in ((DT_JMPREL, "DT_JMPREL"), (DT_PLTRELSZ, "DT_PLTRELSZ")):
             if tag not in tags:
-                raise read_null(elf, f"it has DT_PLTREL and no {name}")
+                raise read_null(elf, f"it has DT_PLTREL and no {called}")
         jump, length = tags[DT_JMPREL], tags[DT_PLTRELSZ]
-        start = start if has_rela else jump
+        start = start if has_table else jump
         if start + size == jump + length:
             size -= length
         if not lazy and start + size == jump:
             size += length
         else:
-            second = Table("DT_JMPREL", jump, _whole(length, elf), True, 0)
-    first = Table("DT_RELA", start, _whole(size, elf), True, count)
+            second = Table("DT_JMPREL", jump, _whole(length, entry, elf), rela, 0)
+    first = Table(name, start, _whole(size, entry, elf), rela, count)
     return [(first, False)] + ([(second, lazy)] if second is not None else [])
 
 
-def _counted(count: int, elf: Elf) -> int:
-    """DT_RELACOUNT as the loader's pointer arithmetic has it: the bytes of so many entries wrap round."""
-    entry = elf.layout.rela.size
+def _counted(count: int, entry: int, name: str, elf: Elf) -> int:
+    """DT_RELACOUNT or DT_RELCOUNT as the loader's pointer arithmetic has it: so many bytes wrap round."""
     whole = 1 << 8 * elf.layout.word_size
     ahead = count * entry % whole
     if ahead >= whole // 2 or ahead % entry:
-        raise Unknown(f"what stands where DT_RELACOUNT of {elf.path} leads, not at an entry of its table", "relocate")
+        raise Unknown(f"what stands where {name}COUNT of {elf.path} leads, not at an entry of its table", "relocate")
     return ahead // entry
 
 
-def _whole(size: int, elf: Elf) -> int:
+def _whole(size: int, entry: int, elf: Elf) -> int:
     """The bytes that are really applied: whole entries up to the end, none when the end wraps to before the start."""
-    entry, whole = elf.layout.rela.size, 1 << 8 * elf.layout.word_size
+    whole = 1 << 8 * elf.layout.word_size
     size %= whole
     if size >= max(whole - _LOWEST, whole // 2):
         return 0
@@ -161,8 +182,9 @@ def _range(
     elf: Elf, table: Table, deferred: bool, machine: Machine, libc: Glibc, image: Image | None
 ) -> Iterator[Iterable[Entry]]:
     """The entries of one range: the relative ones at its start, the rest, IRELATIVE at the end."""
-    if table.relative * elf.layout.rela.size > table.size and table.size:
-        table = table.but(size=table.relative * elf.layout.rela.size)  # the loader counts, and does not look
+    own, entry = port(machine), (elf.layout.rela if table.rela else elf.layout.rel).size
+    if table.relative * entry > table.size and table.size:
+        table = table.but(size=table.relative * entry)  # the loader counts, and does not look
     seen = Survey()
     broken: ElfError | None = None
     skip = frozenset(() if deferred else (machine.relative, 0))
@@ -172,8 +194,8 @@ def _range(
         except ElfError as error:
             broken = error
     if image is None or seen.low < 0 or image.writable(seen.low, seen.high + 2 * elf.layout.word_size):
-        if seen.relative_wrong:
-            raise _not_relative(elf, libc)
+        if seen.relative_wrong and own.relative is not None:
+            raise _not_relative(elf, own.relative, libc)
         yield zip(seen.references, repeat(deferred))
         if broken is not None:
             raise broken
@@ -186,14 +208,15 @@ def _one_by_one(
 ) -> Iterator[Iterable[Entry]]:
     """Every entry of a range with what it writes to; a reference is looked up before its place is written."""
     seen: set[int] = set()
+    own = port(machine)
     late: list[tuple[int, int]] = []
     word = elf.layout.word_size
     for number, (offset, info) in enumerate(entries(elf, table)):
         kind = split_info(elf, info)[1]
         if number < table.relative:
-            if kind != machine.relative:
-                raise _not_relative(elf, libc)
-        elif kind == machine.irelative:
+            if kind != machine.relative and own.relative is not None:
+                raise _not_relative(elf, own.relative, libc)
+        elif kind == machine.irelative and own.irelative_last:
             late.append((offset, info))
             continue
         elif info not in seen and (deferred or kind not in (machine.relative, 0)):
@@ -215,8 +238,7 @@ def _check_relr(elf: Elf, image: Image | None) -> None:
         image.touch(place, word, True, "DT_RELR is applied", "relocate")
 
 
-def _not_relative(elf: Elf, libc: Glibc) -> Death:
-    expression = "ELFW(R_TYPE) (reloc->r_info) == R_X86_64_RELATIVE"
-    text = libc.assertion("dl-machine.h", "elf_machine_rela_relative", expression)
-    why = f"DT_RELACOUNT of {elf.path} counts an entry that is not relative"
+def _not_relative(elf: Elf, asserts: tuple[str, str], libc: Glibc) -> Death:
+    text = libc.assertion("dl-machine.h", *asserts)
+    why = f"DT_REL(A)COUNT of {elf.path} counts an entry that is not relative"
     return Death("assertion", "relocate", why, text, 127, elf.path)

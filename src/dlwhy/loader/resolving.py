@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dlwhy.elf.constants import DT_TLSDESC_PLT, ET_DYN, PT_GNU_RELRO, SHN_ABS, SHN_UNDEF, STT_GNU_IFUNC, STV_PROTECTED
+from dlwhy.elf.constants import ET_DYN, PT_GNU_RELRO, SHN_ABS, SHN_UNDEF, STT_GNU_IFUNC, STV_PROTECTED
 from dlwhy.elf.relocs import split_info
 from dlwhy.errors import ElfError
 from dlwhy.loader.bind import COPY, PLT, Definition, Lookup, binding, is_lazy, resolve, type_class, wanted_names
@@ -10,6 +10,7 @@ from dlwhy.loader.faults import NEAR, Death, Fault, Unknown
 from dlwhy.loader.link_map import EXECUTABLE, LOADED
 from dlwhy.loader.mapping import died_reading
 from dlwhy.loader.placing import initialise_tls, need_static, try_static
+from dlwhy.loader.port import Port, port
 from dlwhy.loader.relocate import Work, every_entry, read_null, work
 
 TYPE_CHECKING = False
@@ -37,10 +38,7 @@ def relocate(process: Process, todo: list[LinkMap], mode_lazy: bool, space: Name
         except ElfError:  # met again, in its place, when the reference is resolved
             pass
     scopes = {id(scope): scope for one in todo for scope in one.scopes}
-    try:
-        lookup.prepare(wanted, scopes.values())
-    except ElfError as error:
-        raise died_reading(error, "relocate") from None
+    lookup.prepare(wanted, scopes.values())
     for one, plan in plans:
         remarks = _Remarks(process, one)
         info = None
@@ -82,7 +80,7 @@ class _Remarks:
         process, of = self._process, self._of
         assert of.elf is not None
         before: tuple[int, int] | None = None
-        for info, deferred in every_entry(of.elf, process.libc, of.lazy):
+        for info, deferred in every_entry(of.elf, process.machine, process.libc, of.lazy):
             if deferred and info not in self.each and info not in self.found:
                 continue
             index, kind = split_info(of.elf, info)
@@ -106,17 +104,10 @@ def _apply(
     process: Process, of: LinkMap, info: int, deferred: bool, lookup: Lookup, step: int, remarks: _Remarks
 ) -> None:
     assert of.elf is not None
-    machine = process.machine
+    machine, own = process.machine, port(process.machine)
     index, kind = split_info(of.elf, info)
-    if deferred:
-        if kind in (machine.jump_slot, machine.irelative):
-            return
-        if kind not in machine.tlsdesc:
-            raise Fault("bad-relocation", "relocate", f"unexpected PLT reloc type {_digits(kind)}", of.shown)
-        if process.libc.lazy_descriptors:
-            if of.elf.dynamic is not None and DT_TLSDESC_PLT not in of.elf.dynamic.tags:
-                raise read_null(of.elf, "it has a descriptor to be resolved lazily and no DT_TLSDESC_PLT")
-            return
+    if deferred and _is_left(process, of, index, kind):
+        return
     if kind == machine.irelative or kind in (machine.relative, 0):
         return
     if index == 0:
@@ -129,10 +120,13 @@ def _apply(
                 _check_protected(process, of, info, found, name, remarks)
             if looked_up and found.map.type == LOADED:
                 _add_dependency(of, found.map)
-            if found.type == STT_GNU_IFUNC and not found.map.relocated and found.shndx != SHN_UNDEF:
+            early = found.type == STT_GNU_IFUNC and not found.map.relocated and found.shndx != SHN_UNDEF
+            if early and own.indirect_told:
                 _call_early(process, of, info, found, name, remarks)
-    if machine.supported and kind not in machine.supported:
+    if kind not in machine.supported:
         raise Fault("bad-relocation", "relocate", f"unexpected reloc type {_digits(kind)}", of.shown)
+    if kind in own.overflows:
+        raise Unknown(f"whether what relocation {_digits(kind)} of {of.shown} refers to lies near enough", "relocate")
     if kind in machine.narrow or kind in machine.narrow_relative:
         if _overflows(of, found, kind in machine.narrow_relative):
             words = f"Symbol `{_text(name)}' causes overflow in {machine.names[kind]} relocation"
@@ -141,14 +135,38 @@ def _apply(
     if found is None:
         return
     if kind == machine.copy:
-        own = binding(of, machine).symbol(index)[2]
-        if found.size > own:  # the loader goes on
+        has = binding(of, machine).symbol(index)[2]
+        if found.size > has:  # the loader goes on
             words = f"Symbol `{_text(name)}' has different size in shared object, consider re-linking"
-            remarks.each[info] = f"{process.settings.argv0}: {words}"
+            remarks.each[info] = f"{own.copy_notice}{process.settings.argv0}: {words}"
     elif kind in machine.tpoff:
         need_static(process, of, found, name, kind, step)
-    elif kind in machine.tlsdesc:
+    elif kind in machine.tlsdesc or (kind in machine.dtpmod and _optimised(of, own)):
         try_static(process, of, found)
+
+
+def _optimised(of: LinkMap, own: Port) -> bool:
+    """Whether module identifiers of an object try for a static place (PPC64_OPT_TLS)."""
+    dynamic = of.elf.dynamic if of.elf is not None and own.optional_tag else None
+    return dynamic is not None and bool(dynamic.tags.get(own.optional_tag, 0) & 1)
+
+
+def _is_left(process: Process, of: LinkMap, index: int, kind: int) -> bool:
+    """elf_machine_lazy_rel: whether an entry is left for the first call. Raises `Fault` for one that cannot be."""
+    assert of.elf is not None
+    machine, own = process.machine, port(process.machine)
+    tags = of.elf.dynamic.tags if of.elf.dynamic is not None else {}
+    if kind == machine.jump_slot:
+        return not (own.eager_tag in tags and binding(of, machine).symbol(index)[4] & own.eager_bit)
+    if (kind == machine.irelative and own.lazy_irelative) or not own.lazy_refused:
+        return True
+    if kind not in machine.tlsdesc or kind not in machine.supported:
+        raise Fault("bad-relocation", "relocate", f"unexpected PLT reloc type {_digits(kind)}", of.shown)
+    if not (process.libc.lazy_descriptors and own.lazy_descriptors):
+        return False
+    if own.descriptor_tag and own.descriptor_tag not in tags:
+        raise read_null(of.elf, "it has a descriptor to be resolved lazily and no DT_TLSDESC_PLT")
+    return True
 
 
 def _overflows(of: LinkMap, found: Definition | None, relative: bool) -> bool:

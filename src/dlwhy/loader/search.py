@@ -9,9 +9,11 @@ from __future__ import annotations
 import errno as codes
 
 from dlwhy.elf.constants import DF_1_NODEFLIB
+from dlwhy.elf.machine import EM_X86_64
 from dlwhy.errors import FilesError
 from dlwhy.loader.faults import Fault, Unknown, strerror
 from dlwhy.loader.link_map import EXECUTABLE
+from dlwhy.loader.port import port
 from dlwhy.loader.tokens import expand, has_token, names_origin, origin_leads, plain_path
 from dlwhy.record import Record
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from dlwhy.loader.host import ProcessSettings
     from dlwhy.loader.link_map import LinkMap
     from dlwhy.loader.objects import Objects
+    from dlwhy.loader.processors import Model
     from dlwhy.view import View
 
 _OTHER_CLASS = "wrong ELF class"
@@ -71,6 +74,7 @@ class Finder:
         "_env",
         "_guarded",
         "_hwcaps",
+        "_models",
         "_objects",
         "_settings",
         "_shared",
@@ -98,6 +102,12 @@ class Finder:
         self._guarded = False
         self._tokens: dict[str, str | None] | None = None
         self._shared: dict[str, Found] | None = None
+        self._models: list[Model] | None = None
+        """What the processor may be, on another machine than x86-64."""
+        if settings.machine.e_machine != EM_X86_64:
+            from dlwhy.loader.processors import models
+
+            self._models = models(settings.machine.e_machine, settings.cpu)
 
     # -- tokens and lists ----------------------------------------------------------------------------------------
 
@@ -135,11 +145,14 @@ class Finder:
             return result
         return result if any(plain_path(result).startswith(place) for place in self._system) else None
 
-    def platform(self) -> str:
-        """AT_PLATFORM, or the name that glibc puts in its place on some Intel processors. Raises `Unknown`."""
-        if self._settings.machine.name != "x86-64":
-            return self._settings.machine.name
-        return self._make()[0] or "x86_64"
+    def platform(self) -> str | None:
+        """AT_PLATFORM, or the name that glibc puts in its place on some processors; None without. Raises `Unknown`."""
+        if self._models is None:
+            return self._make()[0] or "x86_64"
+        told = {model.platform for model in self._models}
+        if len(told) > 1:
+            raise Unknown("which processor it is, after which $PLATFORM is named (name it with --cpu)", "search")
+        return told.pop() if told else None
 
     def split(self, text: str, separators: str, of: LinkMap | None) -> list[str]:
         """Return the directories of a path list, each with a trailing slash, duplicates dropped (fillin_rpath)."""
@@ -220,12 +233,38 @@ class Finder:
 
     def _subdirectories(self, directory: str, name: str) -> Iterator[str]:
         """Where in a directory a name is looked for. Raises `Unknown` where that depends on what is not known."""
-        libc, x86_64 = self._settings.libc, self._settings.machine.name == "x86-64"
-        if libc.glibc_hwcaps and x86_64 and self._is_directory(directory + "glibc-hwcaps"):
+        libc = self._settings.libc
+        if self._models is not None:
+            yield from self._of_models(directory, name, self._models)
+            yield ""
+            return
+        if libc.glibc_hwcaps and self._is_directory(directory + "glibc-hwcaps"):
             yield from self._named(directory, name)
-        if libc.legacy_hwcaps and x86_64 and any(self._is_directory(directory + one) for one in _LEGACY):
+        if libc.legacy_hwcaps and any(self._is_directory(directory + one) for one in _LEGACY):
             yield from self._legacy(directory, name)
         yield ""
+
+    def _of_models(self, directory: str, name: str, among: list[Model]) -> list[str]:
+        """The subdirectories on machines that have rows of processors. Raises `Unknown` where those differ."""
+        libc = self._settings.libc
+        lists = [model.subdirectories(libc) for model in among]
+        heads = {sub.partition("/")[0] for every in lists for sub in every}
+        if not any(self._is_directory(directory + head) for head in heads):
+            return []
+        there = [[sub for sub in every if self._exists(directory + sub + name)] for every in lists]
+        if any(one != there[0] for one in there):
+            raise Unknown("which processor it is, and so which subdirectories count (name it with --cpu)", "search")
+        return lists[0] if len(lists) == 1 else there[0]
+
+    def _agreed(self, level: str) -> int | None:
+        """Where a glibc-hwcaps name stands on every processor that it may be. Raises `Unknown`."""
+        found = set()
+        for model in self._models or ():
+            names = model.known_levels(self._settings.libc)
+            found.add(names.index(level) + 1 if level in names else None)
+        if len(found) > 1:
+            raise Unknown(f"whether the processor is {level} or better (name it with --cpu)", "search")
+        return found.pop() if found else None
 
     def _exists(self, path: str) -> bool:
         return self._objects.files.exists(self._absolute(path))
@@ -264,7 +303,7 @@ class Finder:
 
     def _make(self) -> tuple[str | None, bool]:
         """What this release makes of the processor: (platform name in place of the kernel's, whether avx512_1)."""
-        if not self._settings.libc.intel_platform or self._settings.machine.name != "x86-64":
+        if not self._settings.libc.intel_platform:
             return None, False
         if self._settings.libc.cache_words and self._masked():
             raise Unknown("which hwcap names LD_HWCAP_MASK, or its tunable, leaves to be searched", "search")
@@ -424,14 +463,12 @@ class Finder:
         return None
 
     def _cached(self, name: str, loader: LinkMap) -> str | None:
-        from dlwhy.loader.cache import FLAGS
-
-        cache, first = self._objects.cache(), not self._asked_cache
+        machine, libc = self._settings.machine, self._settings.libc
+        cache, first = self._objects.cache(machine), not self._asked_cache
         self._asked_cache = True
         if first and cache.missing:
             self.open_error = codes.ENOENT
-        machine, libc = self._settings.machine, self._settings.libc
-        flags = FLAGS.get((machine.e_machine, machine.elf_class), -1)
+        flags = port(machine).cache_flags
         held = self._settings.cpu, self._masks(), self._masked()
         key = name, flags, libc.glibc_hwcaps, libc.cache_words, libc.hwcap_names, held
         if key not in self._objects.cached:
@@ -448,6 +485,8 @@ class Finder:
         """Where a glibc-hwcaps name stands; None for one that is not searched, or that needs a level too high."""
         if not self._settings.libc.glibc_hwcaps:
             return None
+        if self._models is not None:
+            return self._agreed(name)
         from dlwhy.loader.cpu import has_level
 
         names = self._hwcap_names()
@@ -461,6 +500,8 @@ class Finder:
         rest = word & ~(1 << 63)
         if not rest:
             return True
+        if self._models is not None:
+            raise Unknown(f"whether the processor has what the entry of ld.so.cache with {rest:#x} is for", "search")
         from dlwhy.loader.cpu import HWCAPS, PLATFORMS
 
         bits = {name: 1 << HWCAPS.index(name) for name in libc.hwcap_names}
