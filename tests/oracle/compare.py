@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import dlwhy
+from dlwhy.elf.machine import MACHINES
 from tests.oracle import real
+from tests.oracle.machines import target_of
 from tests.oracle.scenarios import Scenario, placed
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from tests.oracle.build import Workshop
 
 # the line number in an assertion's text: it is that of the release's source, which dlwhy does not keep
@@ -60,11 +65,24 @@ def observe(one: Scenario, root: Path, words: tuple[int, int] | None) -> real.Re
     return real.run(root, list(one.steps), environment(one), one.cwd, Path(one.directory), words, program)
 
 
+@contextmanager
+def pages_as_here(root: Path) -> Generator[None]:
+    """Let dlwhy take pages to be of the size that programs of a root's machine find here."""
+    target = target_of(root)
+    key, row = next((key, row) for key, row in MACHINES.items() if row.name == target.name)
+    MACHINES[key] = row.but(page=target.page or row.page)
+    try:
+        yield
+    finally:
+        MACHINES[key] = row
+
+
 def predict(one: Scenario, root: Path) -> dlwhy.CheckReport:
     """Ask dlwhy of a prepared scenario."""
     env = environment(one)
     host = dlwhy.Host.executable(f"{one.directory}/{one.program}", env) if one.program else dlwhy.Host.plain(env)
-    return dlwhy.check(list(one.steps), host, sysroot=None if root == Path("/") else str(root), cwd=one.cwd)
+    with pages_as_here(root):
+        return dlwhy.check(list(one.steps), host, sysroot=None if root == Path("/") else str(root), cwd=one.cwd)
 
 
 def _bytes(text: str | None) -> bytes | None:

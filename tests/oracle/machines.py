@@ -50,8 +50,8 @@ class Target(NamedTuple):
     """The Debian suites that have it in their archive."""
     qemu: str | None = None
     """The emulator; None where the kernel runs its programs."""
-    qemu_options: tuple[str, ...] = ()
-    """Words for the emulator: what real systems of this machine have and QEMU has not by itself."""
+    page: int | None = None
+    """Bytes of a page where programs run here, if that is not what real systems of this machine have."""
     lends: tuple[str, ...] = ()
     """Functions of the loader that change what the linker makes of references, when it sees them."""
     lent_for: tuple[str, ...] = ()
@@ -120,7 +120,7 @@ TARGETS = {
                 "got": "movl {0}@GOT(%ebx), %eax\n",
                 "call": "call {0}@PLT\n",
                 "ie": "movl {0}@gotntpoff(%ebx), %eax\n",
-                "gd": "leal {0}@tlsgd(,%ebx,1), %eax\ncall ___tls_get_addr@PLT\n",
+                "gd": "leal {0}@tlsgd(,%ebx,1), %eax\ncall ___tls_get_addr@PLT\n.zero 8\n",
                 "desc": "leal {0}@tlsdesc(%ebx), %eax\ncall *{0}@tlscall(%eax)\n",
                 "address": "movl ${0}, %eax\n",
                 "copy": "movl {0}, %eax\n",
@@ -138,12 +138,12 @@ TARGETS = {
                 "call": "bl {0}(PLT)\n",
                 "ie": ".word {0}(GOTTPOFF)\n",
                 "gd": ".word {0}(TLSGD)\nbl __tls_get_addr(PLT)\n",
-                "desc": ".word {0}(TLSDESC)\n",
+                "desc": "1: bl {0}(tlscall)\n.word {0}(tlsdesc)+(.-1b)\n",
                 "address": ".word {0}\n",
                 "copy": ".word {0}\n",
             },
             "bx lr", "mov r0, #1; bx lr", "adr r0, {0}\nbx lr", "push {{r4, lr}}\nbl {0}(PLT)\npop {{r4, pc}}",
-            4, qemu="qemu-arm",
+            4, prologue=".eabi_attribute 28, 1", qemu="qemu-arm",  # Tag_ABI_VFP_args
         ),
         Target(
             "ppc64", "ppc64el", "powerpc64le-linux-gnu-gcc", "powerpc64le-linux-gnu", "/lib64/ld64.so.2",
@@ -162,7 +162,7 @@ TARGETS = {
             "0: addis 2, 12, .TOC.-0b@ha\naddi 2, 2, .TOC.-0b@l\nmflr 0\nstd 0, 16(1)\nstdu 1, -32(1)\nbl {0}\nnop\n"
             "addi 1, 1, 32\nld 0, 16(1)\nmtlr 0\nblr",
             lends=("__tls_get_addr", "__tls_get_addr_opt"), lent_for=("gd",), prologue=".abiversion 2",
-            qemu="qemu-ppc64le", qemu_options=("-p", "65536"),
+            suites=("bookworm", "trixie", "sid"), qemu="qemu-ppc64le", page=4096,
         ),
         Target(
             "s390x", "s390x", "s390x-linux-gnu-gcc", "s390x-linux-gnu", "/lib/ld64.so.1",
@@ -178,7 +178,7 @@ TARGETS = {
             },
             "br %r14", "lghi %r2, 1; br %r14", "larl %r2, {0}\nbr %r14",
             "stmg %r14, %r15, 112(%r15)\naghi %r15, -160\nbrasl %r14, {0}@PLT\nlmg %r14, %r15, 272(%r15)\nbr %r14",
-            qemu="qemu-s390x",
+            suites=("bookworm", "trixie", "sid"), qemu="qemu-s390x",
         ),
         Target(
             "riscv64", "riscv64", "riscv64-linux-gnu-gcc", "riscv64-linux-gnu", "/lib/ld-linux-riscv64-lp64d.so.1",
@@ -248,7 +248,7 @@ def inside(target: Target, root: Path) -> tuple[str, ...]:
         own = there.with_suffix(".part")
         shutil.copy(found, own)
         own.rename(there)
-    return (f"/{target.qemu}", *target.qemu_options)
+    return (f"/{target.qemu}",)
 
 
 def why_not(target: Target) -> str | None:

@@ -23,7 +23,7 @@ static int spaces_used;
 
 static void chain(struct link_map *l) {
   for (; l; l = l->l_next)
-    if (strncmp(l->l_name, "linux-vdso", 10)) {
+    if (strncmp(l->l_name, "linux-vdso", 10) && strncmp(l->l_name, "linux-gate", 10)) { /* as i386 calls it */
       fprintf(out, " %lx:", (unsigned long)l); /* two namespaces may hold objects of one name */
       for (const char *p = l->l_name; *p; p++) fprintf(out, "%02x", (unsigned char)*p);
     }

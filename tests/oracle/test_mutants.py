@@ -306,7 +306,7 @@ def test_reading_of_tunables(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> N
 
     def blind(release: tuple[int, int], banner: str | None = None, loader_bytes: bytes = b"") -> glibc.Glibc:
         right = made(release, banner, loader_bytes)
-        return right.but(read_tunables=lambda _text: Reading(DEFAULTS, ()))
+        return right.but(read_tunables=lambda *_: Reading(DEFAULTS, ()))
 
     monkeypatch.setattr("dlwhy.question.glibc", blind)
     assert caught(stage, available(), ["tls"], monkeypatch)

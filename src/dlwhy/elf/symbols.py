@@ -16,6 +16,7 @@ from dlwhy.elf.constants import (
     DT_STRSZ,
     DT_STRTAB,
     DT_SYMTAB,
+    SHN_ABS,
     SHT_SYMTAB,
     STB_LOCAL,
     STT_FILE,
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
     from dlwhy.elf.file import Elf
 
+_COUNTING_TYPES = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 5 | 1 << 6 | 1 << 10
+"""STT_* that may be a definition: NOTYPE OBJECT FUNC COMMON TLS GNU_IFUNC (check_match)."""
 _MOST_STEPS = 1 << 18
 """Words of chains that are looked at where they must be followed one by one."""
 _NAME_BUDGET = 16
@@ -440,16 +443,30 @@ class DynamicSymbols:
         if len(wanted) <= _ONE_BY_ONE:
             for name, h in wanted.items():
                 for index in self._along(h) if chain else ():
-                    if (chain[index - self._symoffset] ^ h) < 2 and self.name_at(self._row(index)[0]) == name:
+                    if (chain[index - self._symoffset] ^ h) < 2 and self._name_of(index) == name:
                         found.setdefault(name, []).append(index)
             return {name: tuple(places) for name, places in found.items()}
         words = words if words is not None else chain_words(wanted)
         for index in compress(count(self._symoffset), map(words.__contains__, chain)):
-            name = self.name_at(self._row(index)[0])
+            name = self._name_of(index)
             found_hash = wanted.get(name)
             if found_hash is not None and self._reaches(found_hash, index):
                 found.setdefault(name, []).append(index)
         return {name: tuple(places) for name, places in found.items()}
+
+    def _name_of(self, index: int) -> bytes:
+        """The name of a symbol that a walk comes to; b"" of one that cannot count and whose name cannot be read.
+
+        The loader reads the name last of all (elf/dl-lookup.c, check_match). Raises `ElfError`.
+        """
+        try:
+            return self.name_at(self._row(index)[0])
+        except ElfError:
+            _, value, _, info, _, shndx = self.fields(index)
+            counts = _COUNTING_TYPES >> (info & 15) & 1 and (value or shndx == SHN_ABS or info & 15 == STT_TLS)
+            if counts:
+                raise
+            return b""
 
     def _along(self, h: int) -> range:
         """The symbols that the walk for a hash passes by."""
@@ -469,7 +486,7 @@ class DynamicSymbols:
                 index = self._buckets[h % len(self._buckets)] if self._passes(h) else 0
                 while index:
                     (word,) = self._words(self._chains_at + 4 * (index - self._symoffset), 1)
-                    if (word ^ h) < 2 and self.name_at(self._row(index)[0]) == name:
+                    if (word ^ h) < 2 and self._name_of(index) == name:
                         places.append(index)
                     if word & 1:
                         break
@@ -553,7 +570,7 @@ class DynamicSymbols:
             if index in seen:
                 raise TooLarge(self._elf.path, -1, "a chain of DT_HASH has no end, so a search in it may have none")
             seen.add(index)
-            found.setdefault(self.name_at(self._row(index)[0]), []).append(index)
+            found.setdefault(self._name_of(index), []).append(index)
             place = buckets + index
             index = words[place] if place < len(words) else self._hash_word(table, place)
         return found

@@ -78,6 +78,10 @@ FEATURES: dict[str, tuple[tuple[tuple[int, int], Any, str], ...]] = {
     "machine_before_ident": (
         ((2, 17), False, "elf/dl-load.c, open_verify: e_machine is looked at when e_ident is good"),
     ),
+    "refused_flags_passed_over": (
+        # what is made of a file whose e_flags are refused (Port.refused)
+        ((2, 17), False, "sysdeps/unix/sysv/linux/arm/ldsodefs.h, VALID_FLOAT_ABI: internal error"),
+    ),
     "setup_hash_file": (
         ((2, 17), "dl-lookup.c", "elf/dl-lookup.c, _dl_setup_hash [M]"),
         ((2, 35), "dl-setup_hash.c", "elf/dl-setup_hash.c [M]"),
@@ -240,8 +244,9 @@ FEATURES: dict[str, tuple[tuple[tuple[int, int], Any, str], ...]] = {
         ((2, 32), True, "elf/rtld.c, audit_list_add_dynamic_tag; bug 24943"),
     ),
     "tcb_size": (
-        ((2, 17), {62: 2304, 3: 1156, 22: 1808}, "sizeof (struct pthread), nptl/descr.h [M 2.31]"),
+        ((2, 17), {62: 2304, 3: 1216, 22: 1808}, "sizeof (struct pthread), nptl/descr.h [M 2.31]"),
         ((2, 36), {62: 2368, 3: 1216, 22: 1856}, "sizeof (struct pthread), nptl/descr.h [M 2.36]"),
+        ((2, 41), {62: 2368, 3: 1216, 22: 1824}, "nptl/descr.h: without the rseq area [M 2.41, 2.43]"),
     ),
 }  # fmt: skip
 
@@ -259,11 +264,12 @@ class Backport(Record):
 
 BACKPORTS: tuple[Backport, ...] = (
     Backport(
-        None, b"Debian GLIBC", {"machine_before_ident": True},
-        "Debian: a file of another machine is passed over whatever else is wrong with e_ident behind its class [M]",
+        None, b"Debian GLIBC", {"machine_before_ident": True, "refused_flags_passed_over": True},
+        "Debian: a file of another machine is passed over whatever else is wrong with e_ident behind its class [M], and "
+        "so is, on arm, one of another floating-point ABI [M]",
     ),
     Backport(
-        None, b"Ubuntu GLIBC", {"machine_before_ident": True}, "Ubuntu: built from Debian's patches",
+        None, b"Ubuntu GLIBC", {"machine_before_ident": True, "refused_flags_passed_over": True}, "Ubuntu: built from Debian's patches",
     ),
     Backport(
         None, b"creates an unsatisfiable circular dependency", {"indirect_function": "fatal"},

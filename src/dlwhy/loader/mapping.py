@@ -118,7 +118,7 @@ def verify(view: View, path: str, host: ProcessSettings) -> str | None:
         raise bad("internal error")
     if elf.version != 1:
         raise bad("ELF file version does not match current one")
-    if not _matches(elf.machine, elf.flags, machine):
+    if not _matches(elf.machine, elf.flags, host):
         return OTHER_MACHINE
     if elf.type not in (ET_DYN, ET_EXEC):
         raise bad("only ET_DYN and ET_EXEC can be loaded")
@@ -137,10 +137,12 @@ def verify(view: View, path: str, host: ProcessSettings) -> str | None:
     return None
 
 
-def _matches(number: int, flags: int, machine: Machine) -> bool:
+def _matches(number: int, flags: int, host: ProcessSettings) -> bool:
     """elf_machine_matches_host."""
-    own = port(machine)
-    mine = number == machine.e_machine or number in own.numbers
+    own = port(host.machine)
+    mine = number == host.machine.e_machine or number in own.numbers
+    if host.libc.refused_flags_passed_over and flags & own.refused_mask == own.refused:
+        return False
     return mine and (not own.flags_mask or flags & own.flags_mask in own.flags)
 
 
@@ -161,7 +163,7 @@ def _e_flags(head: bytes, machine: Machine) -> int:
 def _other_machine(view: View, host: ProcessSettings) -> bool:
     machine = host.machine
     number = int.from_bytes(view.head[18:20], "big" if machine.data == 2 else "little")
-    return not _matches(number, _e_flags(view.head, machine), machine)
+    return not _matches(number, _e_flags(view.head, machine), host)
 
 
 def _other_kernel(elf: Elf, length: int, bad: Callable[[str, int], Fault]) -> bool:

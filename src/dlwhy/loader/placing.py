@@ -117,12 +117,13 @@ def _settle(process: Process, victim: LinkMap, place: tuple[int, int], by: LinkM
 def lay_out_tls(process: Process, auditors: int) -> None:
     """init_tls: fix the size of the static block and place every object loaded so far."""
     libc, machine = process.libc, process.machine
+    whole = 1 << 32 * machine.elf_class  # a size_t
     optional = process.tunables.optional_static_tls if libc.tls_tunables else 512
     nns = process.tunables.nns if libc.tls_tunables else 4
     if libc.tls_tunables and auditors > 16 - nns:
         text = f"Failed loading {auditors} audit modules, {16 - nns} are supported."
         raise Death("audit", "none", text, text, 127)
-    process.surplus = libc.surplus(nns, auditors, optional)
+    process.surplus = libc.surplus(nns, auditors, optional) % whole
     mapped = [one for one in process.base.maps if one.tls is not None]
     segments = tuple(one.tls for one in mapped if one.tls is not None)
     rseq = None
@@ -140,7 +141,8 @@ def lay_out_tls(process: Process, auditors: int) -> None:
     except ZeroDivisionError:
         guilty = next(one.shown for one in mapped if one.tls is not None and not one.tls.align)
         raise _divides_by_zero(guilty) from None
-    if layout.size >= 1 << 46:
+    layout = layout.but(size=layout.size % whole)
+    if layout.size >= 1 << (46 if machine.elf_class == 2 else 28):
         raise Unknown(f"a static TLS block of {layout.size} bytes; whether this system can give it is not known")
     process.static = tls.StaticTls(layout, machine.variant, optional if libc.tls_tunables else None)
     process.start_used = layout.used

@@ -95,7 +95,8 @@ class Process:
         facts = objects.loader_facts(settings.interpreter)
         self.finder = Finder(settings, objects, facts.directories)
         text = "" if settings.secure else settings.env.get("GLIBC_TUNABLES", "")
-        reading: Reading = settings.libc.read_tunables(text) if text else Reading(DEFAULTS, ())
+        largest = (1 << 32 * settings.machine.elf_class) - 1
+        reading: Reading = settings.libc.read_tunables(text, largest) if text else Reading(DEFAULTS, ())
         self.tunables = reading.tunables
         self.base = Namespace(0)
         self.namespaces = [self.base]

@@ -82,18 +82,18 @@ def _overflow(text: str, at: int, base: int) -> int:
     return at
 
 
-def _taken(values: dict[str, int], name: str, number: int) -> None:
+def _taken(values: dict[str, int], name: str, number: int, largest: int) -> None:
     field, least, most = BOUNDS[name]
-    if least <= number <= most:
+    if least <= number <= min(most, largest):
         values[field] = number
 
 
-def read_as_met(text: str) -> Reading:
-    """Up to 2.38: settings one after the other; digits are read as far as they go."""
+def read_as_met(text: str, largest: int = _WORD - 1) -> Reading:
+    """Up to 2.38: settings one after the other; digits are read as far as they go. `largest` is SIZE_MAX."""
     values: dict[str, int] = {}
     for name, equals, value in (item.partition("=") for item in text.split(":")):
         if equals and name in BOUNDS:
-            _taken(values, name, _number(value)[0])
+            _taken(values, name, _number(value)[0], largest)
     return Reading(DEFAULTS.but(**values), ())
 
 
@@ -109,31 +109,33 @@ def _refused(text: str) -> Reading:
     return Reading(DEFAULTS, (f"WARNING: ld.so: invalid GLIBC_TUNABLES `{text}': ignored.",))
 
 
-def _all_of(settings: list[tuple[str, str]]) -> Reading:
+def _all_of(settings: list[tuple[str, str]], largest: int) -> Reading:
     values: dict[str, int] = {}
     notices = []
     for name, value in settings:
         number, length = _number(value)
         if length == len(value):
-            _taken(values, name, number if name in _SIZES else number % (1 << 32))
+            _taken(values, name, number & largest if name in _SIZES else number % (1 << 32), largest)
         else:
             notices.append(f"WARNING: ld.so: invalid GLIBC_TUNABLES value `{value}' for option `{name}': ignored.")
     return Reading(DEFAULTS.but(**values), tuple(notices))
 
 
-def read_in_order(text: str) -> Reading:
-    """2.39: a well-formed list, each setting in turn."""
+def read_in_order(text: str, largest: int = _WORD - 1) -> Reading:
+    """2.39: a well-formed list, each setting in turn; what is too large for a size_t is cut."""
     settings = _settings(text)
-    return _refused(text) if settings is None else _all_of([pair for pair in settings if pair[0] in BOUNDS])
+    if settings is None:
+        return _refused(text)
+    return _all_of([pair for pair in settings if pair[0] in BOUNDS], largest)
 
 
-def read_last(text: str) -> Reading:
+def read_last(text: str, largest: int = _WORD - 1) -> Reading:
     """2.40 and later: a well-formed list, the last setting of each name, in the order of the loader's own list."""
     settings = _settings(text)
     if settings is None:
         return _refused(text)
     last = dict(settings)
-    return _all_of([(name, last[name]) for name in BOUNDS if name in last])
+    return _all_of([(name, last[name]) for name in BOUNDS if name in last], largest)
 
 
 def setting(text: str, name: str, read: Callable[[str], Reading]) -> str:
