@@ -48,7 +48,10 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
         "what it means: the report's records, the question, the verdict and its cures",
         ("report", "rules", "api", "captured", "question", "lazy", "verdict", "fixes"),
     ),
-    "L5": ("the one road from a question to a report", ("diagnose", "archives", "walk", "load_sets")),
+    "L5": (
+        "the one road from a question to a report, or to a profile",
+        ("diagnose", "archives", "walk", "load_sets", "recording", "capturing"),
+    ),
     "L6": (
         "a report → text",
         ("render", "render.json_v1", "render.style", "render.text_tls", "render.text_unresolved", "render.text",
@@ -62,6 +65,7 @@ AHEAD = {
     ("api", "diagnose"): "the library's functions start the analysis only when they are called",
     ("api", "walk"): "as above",
     ("api", "load_sets"): "as above",
+    ("api", "capturing"): "as above",
     ("loader.process", "loader.unresolved"): "all that a load lacks is listed only when it lacks something",
     ("attribute.owners", "attribute.demangle"): "names are unfolded only when there are any",
 }

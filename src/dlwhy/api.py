@@ -24,6 +24,8 @@ class Host(Record):
     """The whole environment; None for this process's own, or the captured one's."""
     captured: Profile | str | None = None
     """The captured system that the process runs in, or where its profile is; None for this system or a sysroot."""
+    ours: bool = False
+    """Whether the files that steps name are this machine's also where the captured system has files of these names."""
 
     @classmethod
     def executable(cls, path: str | os.PathLike[str], env: Mapping[str, str] | None = None) -> Host:
@@ -97,8 +99,6 @@ class Options(Record):
     cpu: str | None = None
     """The processor: "x86-64" to "x86-64-v4", or one of Intel's as glibc up to 2.36 tells them apart ("haswell",
     "xeon_phi", "avx512_1"). The one that dlwhy runs on by default."""
-    ours: bool = False
-    """Whether the files that steps name are this machine's also where a captured system has files of these names."""
 
 
 def check(
@@ -150,6 +150,24 @@ def unresolved(
 
     options = Options(_path(sysroot), _path(loader), library_path, libc, _path(cwd), secure, None, cpu)
     return run([os.fspath(file) for file in files], dict(os.environ if env is None else env), options)
+
+
+def capture(
+    host: Host | None = None, *, names: Sequence[str | os.PathLike[str]] = (), everything: bool = False,
+    sysroot: str | None = None, loader: str | None = None, library_path: str | None = None, libc: str | None = None,
+    cwd: str | None = None, secure: bool = False, caller: str | None = None, cpu: str | None = None,
+) -> Profile:  # fmt: skip
+    """Return the profile of a host (by default `Host.plain`): all that a check in it needs, on whatever machine.
+
+    It holds the start of the process, libraries that many others need, and what `names` asks for: sonames, files, and
+    directories, whose files are all taken; with `everything` every library in the search directories.
+    `Profile.text` is the file that `Host.profile` reads. Raises `UsageError`, `DlwhyError`.
+    """
+    from dlwhy.capturing import Wanted
+    from dlwhy.capturing import capture as run
+
+    options = Options(_path(sysroot), _path(loader), library_path, libc, _path(cwd), secure, _path(caller), cpu)
+    return run(host, options, Wanted(tuple(os.fspath(name) for name in names), everything))
 
 
 def tls(files: Sequence[str | os.PathLike[str]], *, sysroot: str | None = None) -> TlsReport:

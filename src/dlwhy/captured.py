@@ -41,7 +41,7 @@ def captured(host: Host, options: Options, names: list[str]) -> Captured:
     named = [*names, host.target] if host.kind == "executable" else names
     cwd = (options.cwd or os.getcwd()).rstrip("/")
     ours = tuple(name if name.startswith("/") else f"{cwd}/{name}" for name in named if "/" in name)
-    return Captured(profile, host, options, KeptFiles(profile, ours, options.ours), program)
+    return Captured(profile, host, options, KeptFiles(profile, ours, host.ours), program)
 
 
 def _entered(host: Host, options: Options, profile: Profile) -> tuple[Host, Options]:

@@ -65,7 +65,7 @@ def _host(question: Question, run: Run) -> HostReport:
     return HostReport(
         question.host_name, settings.program, settings.interpreter or None, "glibc" if known else None,
         libc.text if known else None, settings.machine.name, environment, question.inferred,
-        run.startup.but(kind=run.startup_kind, because=run.startup_because),
+        run.startup.but(kind=run.startup_kind, because=run.startup_because), question.profile,
     )  # fmt: skip
 
 

@@ -108,8 +108,11 @@ def mode_words(mode: int, new_namespace: bool) -> str:
     return "-".join(words + (["newns"] if new_namespace else []))
 
 
-def ask(steps: list[str], host: Host | None, options: Options) -> Question:
-    """Return the question. Raises `UsageError`, `FilesError`, `ElfError`."""
+def ask(steps: list[str], host: Host | None, options: Options, files: Files | None = None) -> Question:
+    """Return the question, asked of `files`: by default those of this system or of the sysroot.
+
+    Raises `UsageError`, `FilesError`, `ElfError`.
+    """
     if options.sysroot is not None and not os.path.isdir(options.sysroot):
         raise UsageError(f"--sysroot {options.sysroot}: no such directory")
     if options.cpu is not None:
@@ -119,7 +122,7 @@ def ask(steps: list[str], host: Host | None, options: Options) -> Question:
             raise UsageError(f"--cpu {options.cpu}: write {', '.join(NAMES[:-1])} or {NAMES[-1]}")
     if host is not None and host.captured is not None:
         return _ask_there(steps, host, options)
-    files = Files(options.sysroot or "/")
+    files = files or Files(options.sysroot or "/")
     try:
         return _ask(steps, host, options, Objects(files))
     except DlwhyError:
@@ -153,7 +156,7 @@ def _ask(
         given = host
         host, why, requests, missing = _infer(requests, cwd, objects)
         if given is not None:
-            host = host.but(env=given.env, captured=given.captured)
+            host = host.but(env=given.env, captured=given.captured, ours=given.ours)
         if host.kind == "executable" and missing is None and "/" not in host.target:
             try:
                 captured = executable.find(host.target, _path_of(host, files), cwd, objects)

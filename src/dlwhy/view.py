@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 HEAD = 8192
 """Bytes read when a file is opened."""
+MARGIN = 1024
+"""Bytes around a mark that are looked at together with it."""
 LARGEST_READ = 1 << 28
 """Bytes of one read at most. Larger tables are read in pieces; a single table beyond this is no honest one."""
 
@@ -77,10 +79,10 @@ class View:
             return self._fetch(offset, size)
         return self.read(offset, min(size, self.size - offset))
 
-    def kept(self, offset: int, size: int) -> list[bytes]:
-        """Return what is known of up to `size` bytes at `offset`, in order: in one piece, except of a captured file.
+    def around(self, mark: bytes, offset: int, size: int, whole: bool = False) -> list[bytes]:  # noqa: ARG002
+        """Return pieces of up to `size` bytes at `offset` that hold every place of `mark` with `MARGIN` bytes around.
 
-        Of a captured file every place is known where the marks stand that dlwhy looks for in a whole segment.
+        It is one piece with all of them, except of a captured file. With `whole` it is one piece there, too, or none.
         """
         return [self.some(offset, size)]
 

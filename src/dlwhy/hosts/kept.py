@@ -57,17 +57,28 @@ class KeptView(View):
     def identity(self) -> tuple[int, int]:  # noqa: D102 -- as in View
         return self._identity
 
-    def kept(self, offset: int, size: int) -> list[bytes]:
-        """Return what is kept of `size` bytes at `offset`, in order."""
-        end = offset + size
-        runs = [(max(offset, start), min(end, stop)) for start, stop in zip(self._starts, self._ends, strict=True)]
-        joined: list[list[int]] = []
-        for start, stop in runs:
-            if joined and joined[-1][1] == start:
-                joined[-1][1] = stop
-            elif start < stop:
-                joined.append([start, stop])
-        return [self._fetch(start, stop - start) for start, stop in joined]
+    def around(self, mark: bytes, offset: int, size: int, whole: bool = False) -> list[bytes]:  # noqa: D102 -- as in View
+        if mark not in self._profile.marks(self._place):
+            self._lacks(offset, size)
+        end = min(offset + size, self.size)
+        found = [self._fetch(start, stop - start) for start, stop in self._runs(offset, end)]
+        if not whole:
+            return found
+        with_mark = [piece for piece in found if mark in piece]
+        if with_mark and len(with_mark[0]) < end - offset:
+            self._lacks(offset, size)
+        return with_mark
+
+    def _runs(self, offset: int, end: int) -> list[tuple[int, int]]:
+        """The ranges from `offset` to `end` that are kept, those joined that touch."""
+        runs: list[tuple[int, int]] = []
+        for start, stop in zip(self._starts, self._ends, strict=True):
+            low, high = max(offset, start), min(end, stop)
+            if low < high and runs and runs[-1][1] == low:
+                runs[-1] = runs[-1][0], high
+            elif low < high:
+                runs.append((low, high))
+        return runs
 
     def _fetch(self, offset: int, size: int) -> bytes:
         end = offset + size

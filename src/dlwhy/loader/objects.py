@@ -56,7 +56,7 @@ class LoaderFacts:
         """Its read-only data: where marks of backports are looked for."""
         for row in elf.loads:
             if not row[1] & 2 and row[5] <= _LARGEST_RODATA:  # not writable
-                data = b"".join(elf.view.kept(row[2], row[5]))
+                data = b"".join(elf.view.around(b"/lib", row[2], row[5], whole=True))
                 if b"/lib" in data:
                     self.strings += data
         self.release: tuple[int, int] | None = None
@@ -148,7 +148,7 @@ class Objects:
             for row in elf.loads:
                 if row[5] > _LARGEST_RODATA:
                     continue
-                for data in elf.view.kept(row[2], row[5]):
+                for data in elf.view.around(_VERSION, row[2], row[5]):
                     told = _banner(data)
                     if told is not None:
                         return told
