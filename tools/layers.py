@@ -38,7 +38,7 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "L3": (
         "who calls dlopen, and whose bytes these are",
         (
-            "hosts", "hosts.known", "hosts.executable",
+            "hosts", "hosts.known", "hosts.executable", "hosts.profile", "hosts.kept",
             "attribute", "attribute.rust_v0", "attribute.rust_legacy", "attribute.demangle_rust", "attribute.owners",
             "attribute.demangle", "attribute.ledger", "attribute.variables", "attribute.triggers", "attribute.bill",
             "attribute.calls",
@@ -46,9 +46,12 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "L4": (
         "what it means: the report's records, the question, the verdict and its cures",
-        ("report", "rules", "api", "question", "lazy", "verdict", "fixes"),
+        ("report", "rules", "api", "captured", "question", "lazy", "verdict", "fixes"),
     ),
-    "L5": ("the one road from a question to a report", ("diagnose", "archives", "walk", "load_sets")),
+    "L5": (
+        "the one road from a question to a report, or to a profile",
+        ("diagnose", "archives", "walk", "load_sets", "recording", "capturing"),
+    ),
     "L6": (
         "a report → text",
         ("render", "render.json_v1", "render.style", "render.text_tls", "render.text_unresolved", "render.text",
@@ -62,6 +65,7 @@ AHEAD = {
     ("api", "diagnose"): "the library's functions start the analysis only when they are called",
     ("api", "walk"): "as above",
     ("api", "load_sets"): "as above",
+    ("api", "capturing"): "as above",
     ("loader.process", "loader.unresolved"): "all that a load lacks is listed only when it lacks something",
     ("attribute.owners", "attribute.demangle"): "names are unfolded only when there are any",
 }

@@ -12,6 +12,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dlwhy.api import Host as Host
+    from dlwhy.api import capture as capture
     from dlwhy.api import check as check
     from dlwhy.api import each as each
     from dlwhy.api import tls as tls
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from dlwhy.errors import DlwhyError as DlwhyError
     from dlwhy.errors import ElfError as ElfError
     from dlwhy.errors import FilesError as FilesError
+    from dlwhy.errors import ProfileError as ProfileError
     from dlwhy.errors import UnsupportedError as UnsupportedError
     from dlwhy.errors import UsageError as UsageError
+    from dlwhy.hosts.profile import Profile as Profile
     from dlwhy.report import CheckReport as CheckReport
     from dlwhy.report import FailedReport as FailedReport
     from dlwhy.report import TlsReport as TlsReport
@@ -31,17 +34,18 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "Host": "api", "check": "api", "each": "api", "tls": "api", "tree": "api",
+    "Host": "api", "capture": "api", "check": "api", "each": "api", "tls": "api", "tree": "api",
     "unresolved": "api",
     "DlwhyError": "errors", "ElfError": "errors", "FilesError": "errors", "UnsupportedError": "errors",
-    "UsageError": "errors",
+    "ProfileError": "errors", "UsageError": "errors", "Profile": "hosts.profile",
     "CheckReport": "report", "FailedReport": "report", "TlsReport": "report", "TreeReport": "report",
     "UnresolvedReport": "report",
 }  # fmt: skip
 
 __all__ = [
-    "CheckReport", "DlwhyError", "ElfError", "FailedReport", "FilesError", "Host", "TlsReport", "TreeReport",
-    "UnresolvedReport", "UnsupportedError", "UsageError", "__version__", "check", "each", "tls", "tree", "unresolved",
+    "CheckReport", "DlwhyError", "ElfError", "FailedReport", "FilesError", "Host", "Profile", "ProfileError",
+    "TlsReport", "TreeReport", "UnresolvedReport", "UnsupportedError", "UsageError", "__version__", "capture", "check",
+    "each", "tls", "tree", "unresolved",
 ]  # fmt: skip
 
 

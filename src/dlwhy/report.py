@@ -142,6 +142,8 @@ class HostReport(Record):
     """Why this host was taken when none was named; None when it was named."""
     startup: Startup
     """What becomes of the program itself."""
+    profile: str | None = None
+    """The profile that told of the system, e.g. "profile debian12"; None where its files themselves were read."""
 
 
 class Try(Record):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     Arguments = argparse.Namespace | SimpleNamespace
     Report = CheckReport | FailedReport | TlsReport | TreeReport | UnresolvedReport
 
+_PROCESS = ("sysroot", "loader", "library_path", "libc", "cwd", "secure", "cpu")
+"""The options that every command with a process has."""
 _PIPE_CLOSED = 141
 """As a shell reports a process that SIGPIPE ended."""
 _INTERRUPTED = 130
@@ -142,6 +144,8 @@ def _parse(words: list[str]) -> tuple[str, Arguments]:
 def _command(command: str, arguments: Arguments) -> int:
     from dlwhy.errors import UsageError
 
+    if command == "capture":
+        return _capture(arguments)
     for item in arguments.outputs:
         from dlwhy.cli.arguments import FORMATS
 
@@ -167,6 +171,28 @@ def _command(command: str, arguments: Arguments) -> int:
     return worst(statuses)
 
 
+def _capture(arguments: Arguments) -> int:
+    """Write the profile of a host. Raises `DlwhyError`."""
+    from dlwhy import api
+    from dlwhy.errors import FilesError
+
+    host = _host(arguments) or api.Host.plain()
+    if host.kind == "inferred":
+        host = api.Host.plain(host.env)
+    options = {name: getattr(arguments, name) for name in (*_PROCESS, "caller")}
+    text = api.capture(host, names=arguments.names, everything=arguments.with_all, **options).text()
+    if arguments.output is None:
+        sys.stdout.write(text)
+        return 0
+    try:
+        with open(arguments.output, "w", encoding="ascii") as file:
+            file.write(text)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise FilesError(arguments.output, 0, f"cannot be written: {reason}") from None
+    return 0
+
+
 def _reports(command: str, arguments: Arguments) -> Generator[Report]:
     from dlwhy import api
 
@@ -174,14 +200,13 @@ def _reports(command: str, arguments: Arguments) -> Generator[Report]:
         if arguments.files:
             yield api.tls(arguments.files, sysroot=arguments.sysroot)
         return
-    names = ["sysroot", "loader", "library_path", "libc", "cwd", "secure", "cpu"]
     if command == "unresolved":
         if arguments.files:
-            common = {name: getattr(arguments, name) for name in names}
+            common = {name: getattr(arguments, name) for name in _PROCESS}
             yield from api.unresolved(arguments.files, env=_environment(arguments), **common)
         return
     host = _host(arguments)
-    options = {name: getattr(arguments, name) for name in [*names, "caller"]}
+    options = {name: getattr(arguments, name) for name in (*_PROCESS, "caller")}
     if command == "tree":
         if arguments.file is not None:
             yield api.tree(arguments.file, host, **options)
@@ -197,6 +222,8 @@ def _reports(command: str, arguments: Arguments) -> Generator[Report]:
 def _host(arguments: Arguments) -> Host | None:
     from dlwhy.api import Host
 
+    if arguments.host is not None and arguments.host.startswith("profile:"):
+        return _in_profile(arguments)
     env = _environment(arguments)
     if env is None:
         return Host.named(arguments.host) if arguments.host is not None else None
@@ -205,8 +232,29 @@ def _host(arguments: Arguments) -> Host | None:
     return Host.named(arguments.host, env)
 
 
+def _in_profile(arguments: Arguments) -> Host:
+    """A host in a captured system: what --env changes, it changes of that process's environment."""
+    from dlwhy.api import Host
+    from dlwhy.hosts.profile import load, split
+
+    where, within = split(arguments.host.partition(":")[2])
+    profile = load(where)
+    own = {} if arguments.clear_env or within is not None else profile.environment
+    return Host.profile(profile, own | _changes(arguments), within)
+
+
 def _environment(arguments: Arguments) -> dict[str, str] | None:
     """The environment that the options ask for; None for this process's own. Raises `UsageError`."""
+    changes = _changes(arguments)
+    if not changes and not arguments.clear_env:
+        return None
+    import os
+
+    return ({} if arguments.clear_env else dict(os.environ)) | changes
+
+
+def _changes(arguments: Arguments) -> dict[str, str]:
+    """The variables that --env sets. Raises `UsageError`."""
     from dlwhy.errors import UsageError
 
     changes: dict[str, str] = {}
@@ -215,11 +263,7 @@ def _environment(arguments: Arguments) -> dict[str, str] | None:
         if not equals or not name:
             raise UsageError(f"--env {item}: write NAME=VALUE")
         changes[name] = value
-    if not changes and not arguments.clear_env:
-        return None
-    import os
-
-    return ({} if arguments.clear_env else dict(os.environ)) | changes
+    return changes
 
 
 class _Sinks:
