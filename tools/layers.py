@@ -38,7 +38,7 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "L3": (
         "who calls dlopen, and whose bytes these are",
         (
-            "hosts", "hosts.known", "hosts.executable",
+            "hosts", "hosts.known", "hosts.executable", "hosts.profile", "hosts.kept",
             "attribute", "attribute.rust_v0", "attribute.rust_legacy", "attribute.demangle_rust", "attribute.owners",
             "attribute.demangle", "attribute.ledger", "attribute.variables", "attribute.triggers", "attribute.bill",
             "attribute.calls",
@@ -46,7 +46,7 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "L4": (
         "what it means: the report's records, the question, the verdict and its cures",
-        ("report", "rules", "api", "question", "lazy", "verdict", "fixes"),
+        ("report", "rules", "api", "captured", "question", "lazy", "verdict", "fixes"),
     ),
     "L5": ("the one road from a question to a report", ("diagnose", "archives", "walk", "load_sets")),
     "L6": (

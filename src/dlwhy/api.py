@@ -10,17 +10,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from dlwhy.hosts.profile import Profile
     from dlwhy.report import CheckReport, FailedReport, TlsReport, TreeReport, UnresolvedReport
 
 
 class Host(Record):
-    """Of which process the question is. Made by `Host.executable` or `Host.plain`."""
+    """Of which process the question is. Made by `Host.executable`, `Host.plain` or `Host.profile`."""
 
     kind: str
-    """"executable", "plain", or "inferred" from what is loaded."""
+    """"executable", "plain", "inferred" from what is loaded, or "profile": the process that was captured."""
     target: str
     env: dict[str, str] | None
-    """The whole environment; None for this process's own."""
+    """The whole environment; None for this process's own, or the captured one's."""
+    captured: Profile | str | None = None
+    """The captured system that the process runs in, or where its profile is; None for this system or a sysroot."""
 
     @classmethod
     def executable(cls, path: str | os.PathLike[str], env: Mapping[str, str] | None = None) -> Host:
@@ -38,12 +41,36 @@ class Host(Record):
         return cls("inferred", "", None if env is None else dict(env))
 
     @classmethod
+    def profile(
+        cls, path: str | os.PathLike[str] | Profile, env: Mapping[str, str] | None = None, host: str | None = None
+    ) -> Host:
+        """The process that a profile captured, or another `host` of the captured system, as `named` takes it.
+
+        `path` is a file that `dlwhy capture` wrote, the name of a profile that comes with dlwhy (`debian12`), or what
+        `capture` returned. `env` is the whole environment, by default that of the captured process.
+        """
+        from dlwhy.hosts.profile import Profile
+
+        captured = path if isinstance(path, Profile) else os.fspath(path)
+        if host is None:
+            return cls("profile", "", None if env is None else dict(env), captured)
+        return cls.named(host, env).but(captured=captured)
+
+    @classmethod
     def named(cls, host: str, env: Mapping[str, str] | None = None) -> Host:
-        """The HOST of the command line: `plain`, or an executable. Raises `UsageError` for kinds not built yet."""
+        """The HOST of the command line: `plain`, `profile:…`, or an executable.
+
+        Raises `UsageError` for kinds not built yet.
+        """
         if host == "plain":
             return cls.plain(env)
-        kind = host.partition(":")[0]
-        if kind in ("pid", "core", "profile") and ":" in host:
+        kind, colon, rest = host.partition(":")
+        if kind == "profile" and colon:
+            from dlwhy.hosts.profile import split
+
+            where, within = split(rest)
+            return cls.profile(where, env, within)
+        if kind in ("pid", "core") and colon:
             from dlwhy.errors import UsageError
 
             raise UsageError(f"host {host!r}: hosts of kind {kind!r} are not built yet")
@@ -70,6 +97,8 @@ class Options(Record):
     cpu: str | None = None
     """The processor: "x86-64" to "x86-64-v4", or one of Intel's as glibc up to 2.36 tells them apart ("haswell",
     "xeon_phi", "avx512_1"). The one that dlwhy runs on by default."""
+    ours: bool = False
+    """Whether the files that steps name are this machine's also where a captured system has files of these names."""
 
 
 def check(

@@ -77,6 +77,13 @@ class View:
             return self._fetch(offset, size)
         return self.read(offset, min(size, self.size - offset))
 
+    def kept(self, offset: int, size: int) -> list[bytes]:
+        """Return what is known of up to `size` bytes at `offset`, in order: in one piece, except of a captured file.
+
+        Of a captured file every place is known where the marks stand that dlwhy looks for in a whole segment.
+        """
+        return [self.some(offset, size)]
+
     def _fetch(self, offset: int, size: int) -> bytes:  # of a literal everything is in the head
         raise OutOfBounds(self.path, offset, f"{size} bytes wanted, but only {len(self.head)} are kept")
 
