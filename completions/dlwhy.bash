@@ -18,11 +18,11 @@ _dlwhy() {
         --cwd|--sysroot|--library-path) _dlwhy_directories; return ;;
         --loader|--caller) _dlwhy_files; return ;;
         --host) _dlwhy_hosts; return ;;
-        --env|--libc|-o) _dlwhy_nothing; return ;;
+        --on|--env|--libc|-o) _dlwhy_nothing; return ;;
     esac
     if [[ $cur == -* ]]; then
         case $command in
-            check) word="-h --help --each --host --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --cpu --format -o --color -v --verbose -q --quiet" ;;
+            check) word="-h --help --each --on --host --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --cpu --format -o --color -v --verbose -q --quiet" ;;
             tls) word="-h --help --sysroot --format -o --color -v --verbose -q --quiet" ;;
             tree) word="-h --help --host --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --cpu --format -o --color -v --verbose -q --quiet" ;;
             unresolved) word="-h --help --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --cpu --format -o --color -v --verbose -q --quiet" ;;

@@ -18,7 +18,7 @@ from dlwhy.rules import KINDS
 SOURCE = Path(__file__).resolve().parent.parent / "src/dlwhy/report.py"
 
 # The document of each report, in the order of the commands; its fields come after the keys that all have.
-REPORTS = ("CheckReport", "FailedReport", "TlsReport", "TreeReport", "UnresolvedReport")
+REPORTS = ("CheckReport", "FailedReport", "MatrixReport", "TlsReport", "TreeReport", "UnresolvedReport")
 
 # Two fields are dictionaries whose keys are part of the contract.
 SPECIAL: dict[tuple[str, str], dict[str, Any]] = {

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from dlwhy.hosts.profile import Profile
-    from dlwhy.report import CheckReport, FailedReport, TlsReport, TreeReport, UnresolvedReport
+    from dlwhy.report import CheckReport, FailedReport, MatrixReport, TlsReport, TreeReport, UnresolvedReport
 
 
 class Host(Record):
@@ -99,6 +99,8 @@ class Options(Record):
     "xeon_phi", "avx512_1"). The one that dlwhy runs on by default."""
     ours: bool = False
     """Whether the files that steps name are this machine's also where a captured system has files of these names."""
+    interp: str | None = None
+    """PT_INTERP of a `plain` host, which tells its machine; by default the first of the psABIs' that is there."""
 
 
 def check(
@@ -132,6 +134,26 @@ def each(
 
     options = Options(_path(sysroot), _path(loader), library_path, libc, _path(cwd), secure, _path(caller), cpu)
     return run([os.fspath(file) for file in files], host, options)
+
+
+def on(
+    files: Sequence[str | os.PathLike[str]], systems: Sequence[str | os.PathLike[str]], host: Host | None = None, *,
+    loader: str | None = None, library_path: str | None = None, libc: str | None = None, cwd: str | None = None,
+    secure: bool = False, caller: str | None = None, cpu: str | None = None,
+) -> MatrixReport:  # fmt: skip
+    """Return what each of several systems makes of every file, each in a fresh process of that system's host.
+
+    `systems` are as `--on` takes them: names that come with dlwhy, `all`, paths of profiles, `sysroot:DIR`. Directories
+    and archives are walked. Each file is examined as if its directory stood at the same path inside the system, so
+    that what it finds by $ORIGIN comes along. The host is looked up in the system; its environment is empty unless it
+    is given. Raises `UsageError` for a question that cannot be asked.
+    """
+    from dlwhy.matrix import on as run
+
+    if host is not None and host.env is None:
+        host = host.but(env={})
+    options = Options(None, _path(loader), library_path, libc, _path(cwd), secure, _path(caller), cpu)
+    return run([os.fspath(file) for file in files], [os.fspath(one) for one in systems], host, options)
 
 
 def unresolved(

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
     from dlwhy.api import Host
     from dlwhy.render.style import Style
-    from dlwhy.report import CheckReport, FailedReport, TlsReport, TreeReport, UnresolvedReport
+    from dlwhy.report import CheckReport, FailedReport, MatrixReport, TlsReport, TreeReport, UnresolvedReport
 
     Arguments = argparse.Namespace | SimpleNamespace
-    Report = CheckReport | FailedReport | TlsReport | TreeReport | UnresolvedReport
+    Report = CheckReport | FailedReport | MatrixReport | TlsReport | TreeReport | UnresolvedReport
 
 _PIPE_CLOSED = 141
 """As a shell reports a process that SIGPIPE ended."""
@@ -148,6 +148,9 @@ def _command(command: str, arguments: Arguments) -> int:
         name, _, path = item.partition("=")
         if name not in FORMATS or not path:
             raise UsageError(f"-o {item}: write FORMAT=PATH, FORMAT being {' or '.join(FORMATS)}")
+    wanted = (arguments.format, *(item.partition("=")[0] for item in arguments.outputs))
+    if "markdown" in wanted and not getattr(arguments, "on", ()):
+        raise UsageError("markdown: only the matrix of check --on is drawn so")
     statuses: list[int] = []
     sinks = _Sinks(arguments)
     reports = _reports(command, arguments)
@@ -169,6 +172,7 @@ def _command(command: str, arguments: Arguments) -> int:
 
 def _reports(command: str, arguments: Arguments) -> Generator[Report]:
     from dlwhy import api
+    from dlwhy.errors import UsageError
 
     if command == "tls":
         if arguments.files:
@@ -185,6 +189,18 @@ def _reports(command: str, arguments: Arguments) -> Generator[Report]:
     if command == "tree":
         if arguments.file is not None:
             yield api.tree(arguments.file, host, **options)
+    elif command == "check" and arguments.on:
+        import gc
+
+        gc.enable()
+        if arguments.sysroot is not None:
+            raise UsageError("--on with --sysroot: write --on sysroot:DIR")
+        if arguments.steps:
+            systems = [word for item in arguments.on for word in item.split(",") if word]
+            del options["sysroot"]
+            matrix = api.on(arguments.steps, systems, host, **options)
+            if matrix.rows:
+                yield matrix
     elif arguments.each:
         import gc
 
@@ -210,6 +226,7 @@ def _environment(arguments: Arguments) -> dict[str, str] | None:
     from dlwhy.errors import UsageError
 
     changes: dict[str, str] = {}
+    bare = arguments.clear_env or bool(getattr(arguments, "on", ()))  # another system has nothing of this environment
     for item in arguments.env:
         name, equals, value = item.partition("=")
         if not equals or not name:
@@ -219,7 +236,7 @@ def _environment(arguments: Arguments) -> dict[str, str] | None:
         return None
     import os
 
-    return ({} if arguments.clear_env else dict(os.environ)) | changes
+    return ({} if bare else dict(os.environ)) | changes
 
 
 class _Sinks:
@@ -265,6 +282,10 @@ class _Sinks:
             from dlwhy.render.json_v1 import render
 
             return render(report, line=many)
+        if name == "markdown":
+            from dlwhy.render.markdown import matrix
+
+            return matrix(report)  # type: ignore[arg-type]  # held by _command
         style = self._styles.get(stream is None)
         if style is None:
             from dlwhy.render.style import Style
@@ -291,6 +312,10 @@ def _text(report: Any, style: Style) -> str:
         from dlwhy.render.text_unresolved import unresolved
 
         return unresolved(report, style)
+    if hasattr(report, "rows"):
+        from dlwhy.render.text_matrix import matrix
+
+        return matrix(report, style)
     from dlwhy.render import text
 
     return text.failed(report, style) if report.exit_status == 1 else text.check(report, style)

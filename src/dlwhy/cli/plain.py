@@ -26,7 +26,7 @@ def plain(words: Sequence[str]) -> SimpleNamespace | None:
 
     command, *operands = words
     if command == "check":
-        return SimpleNamespace(steps=operands, each=False, **PROCESS, **OUTPUT)
+        return SimpleNamespace(steps=operands, each=False, on=(), **PROCESS, **OUTPUT)
     if command == "tls":
         return SimpleNamespace(files=operands, sysroot=None, **OUTPUT)
     if command == "unresolved":
