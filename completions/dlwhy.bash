@@ -6,7 +6,7 @@ _dlwhy() {
     if [[ $cur == = ]]; then cur=""; elif [[ $prev == = ]]; then prev=${COMP_WORDS[COMP_CWORD-2]}; fi
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
         case $word in
-            check|tls|tree|unresolved) command=$word; break ;;
+            check|tls|tree|unresolved|floor) command=$word; break ;;
         esac
     done
     COMPREPLY=()
@@ -26,10 +26,11 @@ _dlwhy() {
             tls) word="-h --help --sysroot --format -o --color -v --verbose -q --quiet" ;;
             tree) word="-h --help --host --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --cpu --format -o --color -v --verbose -q --quiet" ;;
             unresolved) word="-h --help --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --cpu --format -o --color -v --verbose -q --quiet" ;;
+            floor) word="-h --help --format -o --color -v --verbose -q --quiet" ;;
             *) word="-h --help --version" ;;
         esac
     elif [[ -z $command ]]; then
-        word="check tls tree unresolved"
+        word="check tls tree unresolved floor"
     else
         _dlwhy_files
         return

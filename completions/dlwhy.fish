@@ -7,6 +7,7 @@ complete -c dlwhy -n __fish_use_subcommand -a check -d 'would these loads succee
 complete -c dlwhy -n __fish_use_subcommand -a tls -d 'whose bytes are in the TLS segment, and which relocations force it into the static block'
 complete -c dlwhy -n __fish_use_subcommand -a tree -d 'which objects come along, found where and why; which are missing, tried where'
 complete -c dlwhy -n __fish_use_subcommand -a unresolved -d 'which symbols and versions does nothing define in the load set of each file, as ldd -r lists them'
+complete -c dlwhy -n __fish_use_subcommand -a floor -d 'what is the smallest system that has all a file asks for, and which symbol or property sets it'
 complete -c dlwhy -n '__fish_seen_subcommand_from check' -s h -l help -d 'show this help message and exit'
 complete -c dlwhy -n '__fish_seen_subcommand_from check' -l each -d 'every file in a fresh process, one report each'
 complete -c dlwhy -n '__fish_seen_subcommand_from check' -l on -x -d 'ask other systems, a column each'
@@ -69,3 +70,10 @@ complete -c dlwhy -n '__fish_seen_subcommand_from unresolved' -l color -x -a 'au
 complete -c dlwhy -n '__fish_seen_subcommand_from unresolved' -s v -l verbose -d 'the static TLS block drawn, every search, every variable'
 complete -c dlwhy -n '__fish_seen_subcommand_from unresolved' -s q -l quiet -d 'the verdict and the loader’s words only'
 complete -c dlwhy -n '__fish_seen_subcommand_from unresolved' -F
+complete -c dlwhy -n '__fish_seen_subcommand_from floor' -s h -l help -d 'show this help message and exit'
+complete -c dlwhy -n '__fish_seen_subcommand_from floor' -l format -x -a 'text json' -d 'default'
+complete -c dlwhy -n '__fish_seen_subcommand_from floor' -s o -x -d 'write FORMAT to PATH as well (repeatable)'
+complete -c dlwhy -n '__fish_seen_subcommand_from floor' -l color -x -a 'auto always never' -d 'NO_COLOR is honoured'
+complete -c dlwhy -n '__fish_seen_subcommand_from floor' -s v -l verbose -d 'the static TLS block drawn, every search, every variable'
+complete -c dlwhy -n '__fish_seen_subcommand_from floor' -s q -l quiet -d 'the verdict and the loader’s words only'
+complete -c dlwhy -n '__fish_seen_subcommand_from floor' -F

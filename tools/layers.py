@@ -46,13 +46,16 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "L4": (
         "what it means: the report's records, the question, the verdict and its cures",
-        ("report", "rules", "api", "captured", "question", "systems", "lazy", "verdict", "fixes"),
+        ("report", "rules", "needs", "api", "captured", "question", "systems", "lazy", "verdict", "fixes"),
     ),
-    "L5": ("the one road from a question to a report", ("diagnose", "archives", "walk", "load_sets", "matrix")),
+    "L5": (
+        "the one road from a question to a report", ("diagnose", "archives", "walk", "load_sets", "matrix",
+         "brought", "floors"),
+    ),
     "L6": (
         "a report → text",
         ("render", "render.json_v1", "render.style", "render.text_tls", "render.text_unresolved", "render.text",
-         "render.text_tree", "render.notes", "render.text_matrix", "render.markdown"),
+         "render.text_tree", "render.notes", "render.text_matrix", "render.markdown", "render.text_floor"),
     ),
     "L7": ("the command", ("cli", "cli.plain", "cli.arguments", "cli.main", "__main__")),
 }  # fmt: skip
@@ -63,6 +66,7 @@ AHEAD = {
     ("api", "walk"): "as above",
     ("api", "load_sets"): "as above",
     ("api", "matrix"): "as above",
+    ("api", "floors"): "as above",
     ("loader.process", "loader.unresolved"): "all that a load lacks is listed only when it lacks something",
     ("attribute.owners", "attribute.demangle"): "names are unfolded only when there are any",
 }

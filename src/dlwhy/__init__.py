@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dlwhy.api import Host as Host
     from dlwhy.api import check as check
     from dlwhy.api import each as each
+    from dlwhy.api import floor as floor
     from dlwhy.api import on as on
     from dlwhy.api import tls as tls
     from dlwhy.api import tree as tree
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from dlwhy.errors import UsageError as UsageError
     from dlwhy.report import CheckReport as CheckReport
     from dlwhy.report import FailedReport as FailedReport
+    from dlwhy.report import FloorReport as FloorReport
     from dlwhy.report import MatrixReport as MatrixReport
     from dlwhy.report import TlsReport as TlsReport
     from dlwhy.report import TreeReport as TreeReport
@@ -33,19 +35,19 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "Host": "api", "check": "api", "each": "api", "on": "api", "tls": "api", "tree": "api",
+    "Host": "api", "check": "api", "each": "api", "floor": "api", "on": "api", "tls": "api", "tree": "api",
     "unresolved": "api",
     "DlwhyError": "errors", "ElfError": "errors", "FilesError": "errors", "UnsupportedError": "errors",
     "UsageError": "errors",
-    "CheckReport": "report", "FailedReport": "report", "MatrixReport": "report",
+    "CheckReport": "report", "FailedReport": "report", "FloorReport": "report", "MatrixReport": "report",
     "TlsReport": "report", "TreeReport": "report",
     "UnresolvedReport": "report",
 }  # fmt: skip
 
 __all__ = [
-    "CheckReport", "DlwhyError", "ElfError", "FailedReport", "FilesError", "Host", "MatrixReport", "TlsReport",
-    "TreeReport", "UnresolvedReport", "UnsupportedError", "UsageError", "__version__", "check", "each", "on", "tls",
-    "tree", "unresolved",
+    "CheckReport", "DlwhyError", "ElfError", "FailedReport", "FilesError", "FloorReport", "Host", "MatrixReport",
+    "TlsReport", "TreeReport", "UnresolvedReport", "UnsupportedError", "UsageError", "__version__", "check", "each",
+    "floor", "on", "tls", "tree", "unresolved",
 ]  # fmt: skip
 
 

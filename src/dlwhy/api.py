@@ -11,7 +11,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from dlwhy.hosts.profile import Profile
-    from dlwhy.report import CheckReport, FailedReport, MatrixReport, TlsReport, TreeReport, UnresolvedReport
+    from dlwhy.report import (
+        CheckReport,
+        FailedReport,
+        FloorReport,
+        MatrixReport,
+        TlsReport,
+        TreeReport,
+        UnresolvedReport,
+    )
 
 
 class Host(Record):
@@ -172,6 +180,17 @@ def unresolved(
 
     options = Options(_path(sysroot), _path(loader), library_path, libc, _path(cwd), secure, None, cpu)
     return run([os.fspath(file) for file in files], dict(os.environ if env is None else env), options)
+
+
+def floor(files: Sequence[str | os.PathLike[str]]) -> FloorReport:
+    """Return what each file, with the libraries that come with it, needs a system to have at the least.
+
+    Each floor has the symbol or property that sets it, and what the next lower ones would be. Directories and archives
+    are walked, and their files also taken together. A file that cannot be examined has its reason in the report.
+    """
+    from dlwhy.floors import floor as run
+
+    return run([os.fspath(file) for file in files], Options())
 
 
 def tls(files: Sequence[str | os.PathLike[str]], *, sysroot: str | None = None) -> TlsReport:

@@ -613,3 +613,76 @@ class MatrixReport(Record):
     def exit_status(self) -> int:
         """The worst of the rows; 3 without any."""
         return worst([row.exit_status for row in self.rows]) if self.rows else EXIT_NOTHING
+
+
+class Lower(Record):
+    """What the floor would be if nothing of it and of those above were there."""
+
+    value: str
+    """The least release or level then."""
+    because: tuple[str, ...]
+    """What sets it: symbols with their versions, or a property."""
+    objects: tuple[str, ...]
+    """The objects that ask for it."""
+
+
+class Floor(Record):
+    """The least release or level of one thing that a system must have."""
+
+    what: str
+    """"glibc", "processor", "Linux", or a library and the family of its versions, e.g. "libstdc++ GLIBCXX"."""
+    value: str
+    """The least release or level, e.g. "2.34" or "x86-64-v3"."""
+    because: tuple[str, ...]
+    """What sets it: symbols with their versions, e.g. "dlopen@GLIBC_2.34", or a property of the file."""
+    objects: tuple[str, ...]
+    """The objects that ask for it: the file, or a library that comes with it."""
+    file: str | None
+    """The library that the version is asked of; None for a property."""
+    lower: tuple[Lower, ...]
+    """The next lower floors, the highest first."""
+
+
+class FloorSet(Record):
+    """The floors of one file with the libraries that come with it, or of several files together."""
+
+    path: str
+    """The file as it was named, or what the files have in common."""
+    machine: str | None
+    """Name of the machine; None when the file could not be read."""
+    libc: str | None
+    """"glibc", "musl", or "both"; None where no C library is named."""
+    floors: tuple[Floor, ...]
+    """What a system must have."""
+    pages: int
+    """Bytes of the largest page of memory on which all can be mapped; 0 when no page size suits."""
+    ceilings: tuple[str, ...]
+    """What a system must not have, one sentence each."""
+    bundled: tuple[str, ...]
+    """The libraries that come along, found by $ORIGIN."""
+    system: tuple[str, ...]
+    """Names of the libraries that the system must have, those of the C library left out."""
+    tag: str | None
+    """The lowest manylinux tag that would be true of a wheel with it; None where none follows."""
+    remarks: tuple[str, ...]
+    """What sets no floor and is worth knowing, one sentence each."""
+    error: str | None
+    """Why the file was not examined, in one sentence; None when it was."""
+
+
+class FloorReport(Record):
+    """Answer of `floor`."""
+
+    files: tuple[FloorSet, ...]
+    """The files in order."""
+    together: tuple[FloorSet, ...]
+    """All files of one machine and C library together, where there are several."""
+
+    command = "floor"
+
+    @property
+    def exit_status(self) -> int:
+        """1 when any file could not be examined, 3 when there was none, else 0."""
+        if not self.files:
+            return EXIT_NOTHING
+        return worst([EXIT_BROKEN if one.error else EXIT_LOADS for one in self.files])

@@ -90,6 +90,18 @@ def test_what_cannot_be_asked(words: list[str], told: str) -> None:
     assert done.err == f"dlwhy check: {told}\n"
 
 
+def test_floors(others: Others) -> None:
+    """`floor` says what the library says; a file that cannot be examined ends in 1, nothing in 3."""
+    done = dlwhy("floor", others.work / "pkg", "--format", "json")
+    assert (done.status, done.err) == (0, "")
+    assert done.out == json_v1.render(library.floor([others.work / "pkg"]))
+    assert "because of later@GLIBC_2.34 in newer.node" in dlwhy("floor", others.work / "pkg").out
+    quiet = dlwhy("floor", others.work / "pkg", "-q").out.splitlines()
+    assert quiet[2].endswith("newer.node  needs glibc ≥ 2.34  x86-64")
+    assert dlwhy("floor", others.work / "none.so").status == 1
+    assert dlwhy("floor").status == 3
+
+
 def test_nothing_to_examine(tmp_path: Path) -> None:
     """A directory without libraries is nothing to examine."""
     done = dlwhy("check", tmp_path, "--on", "sysroot:/")

@@ -59,7 +59,8 @@ def test_json(name: str, system) -> None:
 def test_no_golden_file_is_left_over() -> None:
     """Each golden file belongs to a case."""
     wanted = {f"{name}.txt" for name in CASES} | {f"{name}.json" for name, case in CASES.items() if not case.verbose}
-    wanted |= {f"matrix{ending}" for ending in (".txt", "-verbose.txt", ".json", ".md")}  # tests/render/test_matrix.py
+    wanted |= {f"matrix{ending}" for ending in (".txt", "-verbose.txt", ".json", ".md")}  # test_matrix.py
+    wanted |= {"floor.txt", "floor.json"}  # test_floor.py
     assert {path.name for path in GOLDEN.iterdir()} == wanted
 
 

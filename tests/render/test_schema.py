@@ -69,7 +69,10 @@ def check(text: str) -> dict[str, object]:
     """Validate a document; it may not hold a key that the schema does not describe, either."""
     document = json.loads(text)
     VALIDATOR.validate(document)
-    titles = {"check": "CheckReport", "tls": "TlsReport", "tree": "TreeReport", "unresolved": "UnresolvedReport"}
+    titles = {
+        "check": "CheckReport", "tls": "TlsReport", "tree": "TreeReport", "unresolved": "UnresolvedReport",
+        "floor": "FloorReport",
+    }  # fmt: skip
     title = titles[document["command"]]
     title = "FailedReport" if "subject" in document else "MatrixReport" if "rows" in document else title
     assert unknown_keys(document, objects()[title]) == []

@@ -15,6 +15,7 @@ COMMANDS: dict[str, str] = {
     "tls": "whose bytes are in the TLS segment, and which relocations force it into the static block",
     "tree": "which objects come along, found where and why; which are missing, tried where",
     "unresolved": "which symbols and versions does nothing define in the load set of each file, as ldd -r lists them",
+    "floor": "what is the smallest system that has all a file asks for, and which symbol or property sets it",
 }
 """Command -> the question it answers."""
 
@@ -111,12 +112,15 @@ def build(command: str | None) -> argparse.ArgumentParser:
     elif command == "tls":
         parser.add_argument("files", metavar="FILE", nargs="*", help="ELF files")
         parser.add_argument("--sysroot", metavar="DIR", help="look everything up inside DIR, as chroot would")
+    elif command == "floor":
+        told = "libraries and programs, each with what comes with it; directories and archives are walked"
+        parser.add_argument("files", metavar="FILE", nargs="*", help=told)
     elif command == "unresolved":
         told = "libraries or programs, each taken by itself; directories and archives are walked"
         parser.add_argument("files", metavar="FILE", nargs="*", help=told)
     else:
         parser.add_argument("file", metavar="FILE", nargs="?", help="a library, as dlopen would get it, or a program")
-    if command != "tls":
+    if command not in ("tls", "floor"):
         _process(parser, command != "unresolved")
     _output(parser, FORMATS if command == "check" else FORMATS[:2])
     return parser

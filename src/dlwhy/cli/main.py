@@ -13,10 +13,18 @@ if TYPE_CHECKING:
 
     from dlwhy.api import Host
     from dlwhy.render.style import Style
-    from dlwhy.report import CheckReport, FailedReport, MatrixReport, TlsReport, TreeReport, UnresolvedReport
+    from dlwhy.report import (
+        CheckReport,
+        FailedReport,
+        FloorReport,
+        MatrixReport,
+        TlsReport,
+        TreeReport,
+        UnresolvedReport,
+    )
 
     Arguments = argparse.Namespace | SimpleNamespace
-    Report = CheckReport | FailedReport | MatrixReport | TlsReport | TreeReport | UnresolvedReport
+    Report = CheckReport | FailedReport | FloorReport | MatrixReport | TlsReport | TreeReport | UnresolvedReport
 
 _PIPE_CLOSED = 141
 """As a shell reports a process that SIGPIPE ended."""
@@ -161,7 +169,7 @@ def _command(command: str, arguments: Arguments) -> int:
     finally:
         reports.close()  # an archive that was unpacked is removed, also when whoever reads us has gone
     if not statuses:
-        named = arguments.steps if command == "check" else arguments.files if command == "unresolved" else []
+        named = arguments.steps if command == "check" else arguments.files if command in ("unresolved", "floor") else []
         what = f"no program and no library in {', '.join(named)}" if named else "no file was named"
         _complain(command, f"nothing to examine: {what}")
         return 3
@@ -177,6 +185,11 @@ def _reports(command: str, arguments: Arguments) -> Generator[Report]:
     if command == "tls":
         if arguments.files:
             yield api.tls(arguments.files, sysroot=arguments.sysroot)
+        return
+    if command == "floor":
+        floors = api.floor(arguments.files)
+        if floors.files:
+            yield floors
         return
     names = ["sysroot", "loader", "library_path", "libc", "cwd", "secure", "cpu"]
     if command == "unresolved":
@@ -308,6 +321,10 @@ def _text(report: Any, style: Style) -> str:
         from dlwhy.render.text_tree import tree
 
         return tree(report, style)
+    if report.command == "floor":
+        from dlwhy.render.text_floor import floor
+
+        return floor(report, style)
     if report.command == "unresolved":
         from dlwhy.render.text_unresolved import unresolved
 

@@ -9,9 +9,17 @@ from dlwhy.report import SCHEMA
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from dlwhy.report import CheckReport, FailedReport, MatrixReport, TlsReport, TreeReport, UnresolvedReport
+    from dlwhy.report import (
+        CheckReport,
+        FailedReport,
+        FloorReport,
+        MatrixReport,
+        TlsReport,
+        TreeReport,
+        UnresolvedReport,
+    )
 
-    Report = CheckReport | FailedReport | MatrixReport | TlsReport | TreeReport | UnresolvedReport
+    Report = CheckReport | FailedReport | FloorReport | MatrixReport | TlsReport | TreeReport | UnresolvedReport
 
 
 def render(report: Report, line: bool = False) -> str:
