@@ -107,7 +107,7 @@ class Matrix:
         machine = machine_name(*key) if key is not None else None
         if key is not None and all(cell.outcome is None and cell.error is None for cell in cells):
             others = ", ".join(dict.fromkeys(one for system in self.systems for one in system.machines))
-            gap = f"{name}: no system here is of machine {machine}, only of {others}"
+            gap = f"no system here is of machine {machine}, only of {others}"
             return Row(name, machine, host.target, why, (), gap, True)
         return Row(name, machine, host.target, why, cells, None)
 

@@ -87,8 +87,8 @@ def _defaults(objects: Objects, loaders: Iterable[str]) -> frozenset[str]:
 
 
 def known() -> tuple[str, ...]:
-    """Return the names of the systems that come with dlwhy."""
-    return tuple(shipped())
+    """Return the names of the systems that come with dlwhy, those with a number first."""
+    return tuple(sorted(shipped(), key=lambda name: name.replace("-", "~")))  # debian13, then debian-sid
 
 
 def named(words: list[str], own: Files) -> list[System]:

@@ -65,8 +65,9 @@ def test_cells_that_say_the_same_share_a_note() -> None:
     two = GONE.but(system="two")
     found = notes(matrix((GONE, two), (GONE, CELL.but(system="two"))))
     assert [(note.number, len(note.cells)) for note in found] == [(1, 2), (2, 1)]
-    shown = text_matrix.matrix(matrix((GONE, two)), PLAIN.but(quiet=True))
+    shown = text_matrix.matrix(matrix((GONE, two)), PLAIN)
     assert re.findall(r"fails \[\d\]", shown) == ["fails [1]", "fails [1]"]
+    assert "fails  fails\n" in text_matrix.matrix(matrix((GONE, two)), PLAIN.but(quiet=True))
 
 
 def test_common_directories_are_told_once() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dlwhy.render.notes import lacking, libc, notes, numbers, within, word
+from dlwhy.render.notes import errors, lacking, libc, notes, numbers, within, word
 from dlwhy.render.style import printable
 
 TYPE_CHECKING = False
@@ -29,7 +29,7 @@ def matrix(report: MatrixReport) -> str:
             cells.append(f"{text} [{note}]" if note else text)
         cells = cells or ["not asked"] + [""] * (len(report.systems) - 1)
         lines.append(f"| {_code(row.file[cut:])} | " + " | ".join(cells) + " |")
-    lines += [f"\n{_plain(row.error)}" for row in report.rows if row.error]
+    lines += [f"\n{_plain(text)}" for text in errors(report, cut)]
     if found:
         lines += ["", *(_note(note, cut) for note in found)]
     return "\n".join(lines) + "\n"

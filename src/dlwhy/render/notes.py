@@ -94,12 +94,29 @@ def numbers(found: list[Note]) -> dict[int, int]:
     return {id(cell): note.number for note in found for cell in note.cells}
 
 
+def errors(report: MatrixReport, cut: int) -> list[str]:
+    """Return why files were not asked about, a sentence for each reason; of names `cut` characters are left out."""
+    reasons: dict[str, list[str]] = {}
+    for row in report.rows:
+        if row.error is not None:
+            reasons.setdefault(row.error, []).append(row.file)
+    told = []
+    for reason, names in reasons.items():
+        about = names[0][cut:] if len(names) == 1 else f"{len(names)} files"
+        told.append(reason if reason.startswith(names[0]) else f"{about}: {reason}")
+    return told
+
+
 def summary(report: MatrixReport) -> str:
     """Return the verdict over all in one sentence."""
-    asked = [row for row in report.rows if row.error is None]
-    loads = sum(all(cell.outcome in ("loads", None) and cell.error is None for cell in row.cells) for row in asked)
+    fitting = [[cell for cell in row.cells if cell.outcome or cell.error] for row in report.rows]
     systems = len(report.systems)
+    if len(report.rows) == 1:
+        loads = sum(cell.outcome == "loads" for cell in fitting[0])
+        if not fitting[0]:
+            return "not asked on any system"
+        return f"loads on {loads} of {len(fitting[0])} {'system' if len(fitting[0]) == 1 else 'systems'}"
+    everywhere = sum(bool(cells) and all(cell.outcome == "loads" for cell in cells) for cells in fitting)
     where = f"on {report.systems[0].name}" if systems == 1 else f"on all {systems} systems"
-    of = f"{loads} of {len(report.rows)} files load" if len(report.rows) > 1 else "loads" if loads else "does not load"
-    fitting = " of their machine" if any(cell.outcome is None for row in asked for cell in row.cells) else ""
-    return f"{of} {where}{fitting}"
+    own = " of their machine" if any(len(cells) < systems for cells in fitting) else ""
+    return f"{everywhere} of {len(report.rows)} files load {where}{own}"

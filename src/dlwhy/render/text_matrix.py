@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dlwhy.render.notes import lacking, notes, numbers, summary, within, word
+from dlwhy.render.notes import errors, lacking, notes, numbers, summary, within, word
 from dlwhy.render.style import block, columns, message, pad, parts, printable, shortened, wrapped
 
 TYPE_CHECKING = False
@@ -20,14 +20,13 @@ _SHOWN = 10
 def matrix(report: MatrixReport, style: Style) -> str:
     """Return the text of a matrix."""
     report = printable(report)
-    found = notes(report, style.verbose)
+    found = [] if style.quiet else notes(report, style.verbose)
     inside = within(report)
     lines = parts(style, "", "  ", [(summary(report), ("bold",)), *([(f"in {inside}", ("dim",))] if inside else [])])
     lines += ["", *_table(report, found, len(inside), style)]
-    lines += [line for row in report.rows if row.error for line in _error(row.error, style)]
-    if not style.quiet:
-        for note in found:
-            lines += ["", *_note(note, len(inside), style)]
+    lines += [line for text in errors(report, len(inside)) for line in _error(text, style)]
+    for note in found:
+        lines += ["", *_note(note, len(inside), style)]
     return "\n".join(lines) + "\n"
 
 
