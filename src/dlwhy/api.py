@@ -11,7 +11,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from dlwhy.hosts.profile import Profile
-    from dlwhy.report import CheckReport, FailedReport, TlsReport, TreeReport, UnresolvedReport
+    from dlwhy.report import (
+        CheckReport,
+        FailedReport,
+        FloorReport,
+        MatrixReport,
+        TlsReport,
+        TreeReport,
+        UnresolvedReport,
+    )
 
 
 class Host(Record):
@@ -99,6 +107,8 @@ class Options(Record):
     cpu: str | None = None
     """The processor: "x86-64" to "x86-64-v4", or one of Intel's as glibc up to 2.36 tells them apart ("haswell",
     "xeon_phi", "avx512_1"). The one that dlwhy runs on by default."""
+    interp: str | None = None
+    """PT_INTERP of a `plain` host, which tells its machine; by default the first of the psABIs' that is there."""
 
 
 def check(
@@ -132,6 +142,26 @@ def each(
 
     options = Options(_path(sysroot), _path(loader), library_path, libc, _path(cwd), secure, _path(caller), cpu)
     return run([os.fspath(file) for file in files], host, options)
+
+
+def on(
+    files: Sequence[str | os.PathLike[str]], systems: Sequence[str | os.PathLike[str]], host: Host | None = None, *,
+    loader: str | None = None, library_path: str | None = None, libc: str | None = None, cwd: str | None = None,
+    secure: bool = False, caller: str | None = None, cpu: str | None = None,
+) -> MatrixReport:  # fmt: skip
+    """Return what each of several systems makes of every file, each in a fresh process of that system's host.
+
+    `systems` are as `--on` takes them: names that come with dlwhy, `all`, paths of profiles, `sysroot:DIR`. Directories
+    and archives are walked. Each file is examined as if its directory stood at the same path inside the system, so
+    that what it finds by $ORIGIN comes along. The host is looked up in the system; its environment is empty unless it
+    is given. Raises `UsageError` for a question that cannot be asked.
+    """
+    from dlwhy.matrix import on as run
+
+    if host is not None and host.env is None:
+        host = host.but(env={})
+    options = Options(None, _path(loader), library_path, libc, _path(cwd), secure, _path(caller), cpu)
+    return run([os.fspath(file) for file in files], [os.fspath(one) for one in systems], host, options)
 
 
 def unresolved(
@@ -168,6 +198,17 @@ def capture(
 
     options = Options(_path(sysroot), _path(loader), library_path, libc, _path(cwd), secure, _path(caller), cpu)
     return run(host, options, Wanted(tuple(os.fspath(name) for name in names), everything))
+
+
+def floor(files: Sequence[str | os.PathLike[str]]) -> FloorReport:
+    """Return what each file, with the libraries that come with it, needs a system to have at the least.
+
+    Each floor has the symbol or property that sets it, and what the next lower ones would be. Directories and archives
+    are walked, and their files also taken together. A file that cannot be examined has its reason in the report.
+    """
+    from dlwhy.floors import floor as run
+
+    return run([os.fspath(file) for file in files], Options())
 
 
 def tls(files: Sequence[str | os.PathLike[str]], *, sysroot: str | None = None) -> TlsReport:

@@ -106,7 +106,7 @@ class _Capture:
                 self._look_into(finder.path_list(one, kind))
         self._look_into(finder.environment_list(program))
         self._look_into(self.objects.loader_facts(self.question.settings.interpreter).directories)
-        self._look_into(sorted({path.rpartition("/")[0] for path in self.objects.cache().paths()}))
+        self._look_into(sorted({path.rpartition("/")[0] for path in self.objects.cache(process.machine).paths()}))
 
     def _look_into(self, directories: Iterable[str]) -> None:
         cwd = self.question.settings.cwd.rstrip("/")

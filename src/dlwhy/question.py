@@ -39,7 +39,8 @@ LOADER_VARIABLES = (
     "LD_LIBRARY_PATH", "LD_PRELOAD", "LD_AUDIT", "LD_BIND_NOW", "LD_BIND_NOT", "LD_DYNAMIC_WEAK", "LD_ORIGIN_PATH",
     "GLIBC_TUNABLES",
 )  # fmt: skip
-_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where programs are looked for when nothing tells."""
 _OVERRIDE = r"(?:glibc-)?2\.([0-9]+)$"
 
 
@@ -139,6 +140,16 @@ def _ask_there(steps: list[str], host: Host, options: Options) -> Question:
     return question.but(shell=there.profile.shell, profile=there.profile.name)
 
 
+def ask_of(
+    steps: list[str], host: Host | None, options: Options, objects: Objects, program: executable.Program | None = None
+) -> Question:
+    """Return the question, asked of objects that are there already, with the host's `program` if it was found.
+
+    Raises as `ask`; the files of `objects` stay open.
+    """
+    return _ask(steps, host, options, objects, program)
+
+
 def _ask(
     steps: list[str], host: Host | None, options: Options, objects: Objects, captured: executable.Program | None = None
 ) -> Question:
@@ -205,7 +216,7 @@ def _has_interpreter(program: Elf) -> bool:
 def _path_of(host: Host, files: Files) -> str:
     """Where a host without a slash is looked up: PATH of its environment, else of this process, else the usual."""
     own = None if files.root or host.captured is not None else os.environ.get("PATH")
-    return (host.env or {}).get("PATH") or own or _DEFAULT_PATH
+    return (host.env or {}).get("PATH") or own or DEFAULT_PATH
 
 
 def _infer(requests: list[Request], cwd: str, objects: Objects) -> tuple[Host, str, list[Request], str | None]:
@@ -275,8 +286,8 @@ def _settings(
         except ElfError as error:
             interpreter, gap = row.interp, gap or f"how the kernel starts {error}"
     else:
-        row = _plain_machine(objects, options.loader)
-        interpreter = options.loader or row.interp
+        row = _plain_machine(objects, options)
+        interpreter = options.loader or options.interp or row.interp
     if interpreter is None:  # statically linked
         bare = ProcessSettings(
             path, argv0, env, cwd, options.secure, row, glibc((0, 0)), "", None, False, row.page, 0, (0, 0)
@@ -345,7 +356,8 @@ def alone(path: str, env: dict[str, str], objects: Objects, options: Options) ->
     return _settings(elf, path, path, env, cwd, objects, options.but(loader=loader))
 
 
-def _plain_machine(objects: Objects, loader: str | None) -> Machine:
+def _plain_machine(objects: Objects, options: Options) -> Machine:
+    loader = options.loader or options.interp
     if loader is not None:
         elf = objects.elf(loader)
         if elf.row is not None:

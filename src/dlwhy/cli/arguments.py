@@ -16,11 +16,12 @@ COMMANDS: dict[str, str] = {
     "tree": "which objects come along, found where and why; which are missing, tried where",
     "capture": "which facts of a host does a check in it need, written as a profile for other machines",
     "unresolved": "which symbols and versions does nothing define in the load set of each file, as ldd -r lists them",
+    "floor": "what is the smallest system that has all a file asks for, and which symbol or property sets it",
 }
 """Command -> the question it answers."""
 
-FORMATS = ("text", "json")
-"""What --format and -o accept."""
+FORMATS = ("text", "json", "markdown")
+"""What --format and -o accept; the last of `check --on`."""
 
 _STEP = """\
 STEP is a path or soname exactly as dlopen would get it, with flags in front if wanted: FLAGS:NAME, FLAGS being words
@@ -107,9 +108,18 @@ def build(command: str | None) -> argparse.ArgumentParser:
             "--each", action="store_true",
             help="every file in a fresh process, one report each; directories and archives are walked",
         )  # fmt: skip
+        parser.add_argument(
+            "--on", metavar="SYSTEMS", action="append", default=[],
+            help="ask other systems, a column each: names that come with dlwhy (all: every one), profiles,"
+            " sysroot:DIR, joined by commas (repeatable); as with --each every operand is a file, and it stands in the"
+            " system with its directory",
+        )  # fmt: skip
     elif command == "tls":
         parser.add_argument("files", metavar="FILE", nargs="*", help="ELF files")
         parser.add_argument("--sysroot", metavar="DIR", help="look everything up inside DIR, as chroot would")
+    elif command == "floor":
+        told = "libraries and programs, each with what comes with it; directories and archives are walked"
+        parser.add_argument("files", metavar="FILE", nargs="*", help=told)
     elif command == "unresolved":
         told = "libraries or programs, each taken by itself; directories and archives are walked"
         parser.add_argument("files", metavar="FILE", nargs="*", help=told)
@@ -118,9 +128,9 @@ def build(command: str | None) -> argparse.ArgumentParser:
         return parser
     else:
         parser.add_argument("file", metavar="FILE", nargs="?", help="a library, as dlopen would get it, or a program")
-    if command != "tls":
+    if command not in ("tls", "floor"):
         _process(parser, command != "unresolved")
-    _output(parser)
+    _output(parser, FORMATS if command == "check" else FORMATS[:2])
     return parser
 
 
@@ -163,9 +173,10 @@ def _process(parser: argparse.ArgumentParser, hosted: bool, asked: bool = True) 
     )  # fmt: skip
 
 
-def _output(parser: argparse.ArgumentParser) -> None:
+def _output(parser: argparse.ArgumentParser, formats: tuple[str, ...]) -> None:
     add = parser.add_argument_group("output").add_argument
-    add("--format", choices=FORMATS, default="text", help="default: text")
+    more = "; markdown is for --on" if "markdown" in formats else ""
+    add("--format", choices=formats, default="text", help=f"default: text{more}")
     add(
         "-o", dest="outputs", metavar="FORMAT=PATH", action="append", default=[],
         help="write FORMAT to PATH as well (repeatable)",

@@ -13,10 +13,18 @@ if TYPE_CHECKING:
 
     from dlwhy.api import Host
     from dlwhy.render.style import Style
-    from dlwhy.report import CheckReport, FailedReport, TlsReport, TreeReport, UnresolvedReport
+    from dlwhy.report import (
+        CheckReport,
+        FailedReport,
+        FloorReport,
+        MatrixReport,
+        TlsReport,
+        TreeReport,
+        UnresolvedReport,
+    )
 
     Arguments = argparse.Namespace | SimpleNamespace
-    Report = CheckReport | FailedReport | TlsReport | TreeReport | UnresolvedReport
+    Report = CheckReport | FailedReport | FloorReport | MatrixReport | TlsReport | TreeReport | UnresolvedReport
 
 _PROCESS = ("sysroot", "loader", "library_path", "libc", "cwd", "secure", "cpu")
 """The options that every command with a process has."""
@@ -152,6 +160,9 @@ def _command(command: str, arguments: Arguments) -> int:
         name, _, path = item.partition("=")
         if name not in FORMATS or not path:
             raise UsageError(f"-o {item}: write FORMAT=PATH, FORMAT being {' or '.join(FORMATS)}")
+    wanted = (arguments.format, *(item.partition("=")[0] for item in arguments.outputs))
+    if "markdown" in wanted and not getattr(arguments, "on", ()):
+        raise UsageError("markdown: only the matrix of check --on is drawn so")
     statuses: list[int] = []
     sinks = _Sinks(arguments)
     reports = _reports(command, arguments)
@@ -162,7 +173,7 @@ def _command(command: str, arguments: Arguments) -> int:
     finally:
         reports.close()  # an archive that was unpacked is removed, also when whoever reads us has gone
     if not statuses:
-        named = arguments.steps if command == "check" else arguments.files if command == "unresolved" else []
+        named = arguments.steps if command == "check" else arguments.files if command in ("unresolved", "floor") else []
         what = f"no program and no library in {', '.join(named)}" if named else "no file was named"
         _complain(command, f"nothing to examine: {what}")
         return 3
@@ -200,6 +211,11 @@ def _reports(command: str, arguments: Arguments) -> Generator[Report]:
         if arguments.files:
             yield api.tls(arguments.files, sysroot=arguments.sysroot)
         return
+    if command == "floor":
+        floors = api.floor(arguments.files)
+        if floors.files:
+            yield floors
+        return
     if command == "unresolved":
         if arguments.files:
             common = {name: getattr(arguments, name) for name in _PROCESS}
@@ -210,6 +226,8 @@ def _reports(command: str, arguments: Arguments) -> Generator[Report]:
     if command == "tree":
         if arguments.file is not None:
             yield api.tree(arguments.file, host, **options)
+    elif arguments.on:
+        yield from _matrix(arguments, host)
     elif arguments.each:
         import gc
 
@@ -217,6 +235,23 @@ def _reports(command: str, arguments: Arguments) -> Generator[Report]:
         yield from api.each(arguments.steps, host, **options)
     elif arguments.steps or host is not None:
         yield api.check(arguments.steps, host, **options)
+
+
+def _matrix(arguments: Arguments, host: Host | None) -> Generator[Report]:
+    """The report of --on, if there is anything to report on. Raises `UsageError`."""
+    import gc
+
+    from dlwhy import api
+    from dlwhy.errors import UsageError
+
+    if arguments.sysroot is not None:
+        raise UsageError("--on with --sysroot: write --on sysroot:DIR")
+    gc.enable()
+    systems = [word for item in arguments.on for word in item.split(",") if word]
+    options = {name: getattr(arguments, name) for name in (*_PROCESS, "caller") if name != "sysroot"}
+    report = api.on(arguments.steps, systems, host, **options)
+    if report.rows:
+        yield report
 
 
 def _host(arguments: Arguments) -> Host | None:
@@ -250,7 +285,8 @@ def _environment(arguments: Arguments) -> dict[str, str] | None:
         return None
     import os
 
-    return ({} if arguments.clear_env else dict(os.environ)) | changes
+    bare = arguments.clear_env or getattr(arguments, "on", ())  # another system has nothing of this environment
+    return ({} if bare else dict(os.environ)) | changes
 
 
 def _changes(arguments: Arguments) -> dict[str, str]:
@@ -309,6 +345,10 @@ class _Sinks:
             from dlwhy.render.json_v1 import render
 
             return render(report, line=many)
+        if name == "markdown":
+            from dlwhy.render.markdown import matrix
+
+            return matrix(report)  # type: ignore[arg-type]  # held by _command
         style = self._styles.get(stream is None)
         if style is None:
             from dlwhy.render.style import Style
@@ -331,10 +371,18 @@ def _text(report: Any, style: Style) -> str:
         from dlwhy.render.text_tree import tree
 
         return tree(report, style)
+    if report.command == "floor":
+        from dlwhy.render.text_floor import floor
+
+        return floor(report, style)
     if report.command == "unresolved":
         from dlwhy.render.text_unresolved import unresolved
 
         return unresolved(report, style)
+    if hasattr(report, "rows"):
+        from dlwhy.render.text_matrix import matrix
+
+        return matrix(report, style)
     from dlwhy.render import text
 
     return text.failed(report, style) if report.exit_status == 1 else text.check(report, style)

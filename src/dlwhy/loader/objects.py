@@ -139,6 +139,10 @@ class Objects:
             found = self._elves[path] = Elf(self.view(path))
         return found
 
+    def held(self) -> tuple[set[int], set[int]]:
+        """Return the ids of the views, and of the facts, that are kept of files."""
+        return {id(one) for one in self._views.values()}, {id(one) for one in self._elves.values()}
+
     def loader_facts(self, path: str) -> LoaderFacts:
         """Return what a loader binary says about itself. Raises `FilesError` or `ElfError`."""
         found = self._loaders.get(path)
