@@ -10,6 +10,7 @@ from dlwhy.errors import DlwhyError, ElfError, UnsupportedError, UsageError
 from dlwhy.files import Files
 from dlwhy.hosts import executable
 from dlwhy.hosts.known import KnownHost, inferred, known_host
+from dlwhy.loader.faults import Unknown
 from dlwhy.loader.glibc import glibc
 from dlwhy.loader.host import (
     RTLD_DEEPBIND,
@@ -38,7 +39,8 @@ LOADER_VARIABLES = (
     "LD_LIBRARY_PATH", "LD_PRELOAD", "LD_AUDIT", "LD_BIND_NOW", "LD_BIND_NOT", "LD_DYNAMIC_WEAK", "LD_ORIGIN_PATH",
     "GLIBC_TUNABLES",
 )  # fmt: skip
-_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where programs are looked for when nothing tells."""
 _OVERRIDE = r"(?:glibc-)?2\.([0-9]+)$"
 
 
@@ -76,6 +78,8 @@ class Question(Record):
     """Whether the process's directory was named, so that a shell has to go there first."""
     standalone: Standalone | None
     """What a statically linked host can load by itself; None for any other."""
+    profile: str | None = None
+    """The profile of the system that all this is asked of; None for this machine, or a sysroot of it."""
 
 
 def parse_step(text: str) -> Request:
@@ -105,8 +109,11 @@ def mode_words(mode: int, new_namespace: bool) -> str:
     return "-".join(words + (["newns"] if new_namespace else []))
 
 
-def ask(steps: list[str], host: Host | None, options: Options) -> Question:
-    """Return the question. Raises `UsageError`, `FilesError`, `ElfError`."""
+def ask(steps: list[str], host: Host | None, options: Options, files: Files | None = None) -> Question:
+    """Return the question, asked of `files`: by default those of this system or of the sysroot.
+
+    Raises `UsageError`, `FilesError`, `ElfError`.
+    """
     if options.sysroot is not None and not os.path.isdir(options.sysroot):
         raise UsageError(f"--sysroot {options.sysroot}: no such directory")
     if options.cpu is not None:
@@ -114,7 +121,9 @@ def ask(steps: list[str], host: Host | None, options: Options) -> Question:
 
         if options.cpu not in NAMES:
             raise UsageError(f"--cpu {options.cpu}: write {', '.join(NAMES[:-1])} or {NAMES[-1]}")
-    files = Files(options.sysroot or "/")
+    if host is not None and host.captured is not None:
+        return _ask_there(steps, host, options)
+    files = files or Files(options.sysroot or "/")
     try:
         return _ask(steps, host, options, Objects(files))
     except DlwhyError:
@@ -122,7 +131,29 @@ def ask(steps: list[str], host: Host | None, options: Options) -> Question:
         raise
 
 
-def _ask(steps: list[str], host: Host | None, options: Options, objects: Objects) -> Question:
+def _ask_there(steps: list[str], host: Host, options: Options) -> Question:
+    """The question of a process in a captured system: what it asks of that system, the profile tells."""
+    from dlwhy.captured import captured
+
+    there = captured(host, options, [one.name for one in map(parse_step, steps) if one.action == "open"])
+    question = _ask(steps, there.host, there.options, Objects(there.files), there.program)
+    return question.but(shell=there.profile.shell, profile=there.profile.name)
+
+
+def ask_of(
+    steps: list[str], host: Host | None, options: Options, objects: Objects, program: executable.Program | None = None
+) -> Question:
+    """Return the question, asked of objects that are there already, with the host's `program` if it was found.
+
+    Raises as `ask`; the files of `objects` stay open.
+    """
+    return _ask(steps, host, options, objects, program)
+
+
+def _ask(
+    steps: list[str], host: Host | None, options: Options, objects: Objects, captured: executable.Program | None = None
+) -> Question:
+    """The question, asked of the files of `objects`; `captured` is the program of a process that was captured."""
     files = objects.files
     cwd = options.cwd or ("/" if files.root else os.getcwd())
     requests = [parse_step(step) for step in steps]
@@ -133,28 +164,29 @@ def _ask(steps: list[str], host: Host | None, options: Options, objects: Objects
     why = None
     missing = None
     if host is None or host.kind == "inferred":
-        given = host.env if host is not None else None
+        given = host
         host, why, requests, missing = _infer(requests, cwd, objects)
-        host = host.but(env=given)
+        if given is not None:
+            host = host.but(env=given.env, captured=given.captured, ours=given.ours)
         if host.kind == "executable" and missing is None and "/" not in host.target:
             try:
-                executable.find(host.target, _path_of(host, files), cwd, objects)
+                captured = executable.find(host.target, _path_of(host, files), cwd, objects)
             except UsageError:
                 missing = f"its host: no program named {host.target} is on PATH (name one with --host)"
+            except Unknown as unknown:
+                missing = str(unknown)
     env = dict(os.environ if host.env is None else host.env)
     alone: Standalone | None = None
-    if host.kind == "plain" or missing is not None:
-        program, argv0, path = None, "plain" if host.kind == "plain" else host.target, None
-    else:
-        found = executable.find(host.target, _path_of(host, files), cwd, objects)
-        argv0, path = found.argv0, found.path
-        remarks += found.remarks
-        env.update(found.env)
-        program = objects.elf(path)
-        if not _has_interpreter(program) and not executable.is_program(program):
-            raise UsageError(f"host {host.target!r}: {path} is a library, not a program")
-        if options.loader is None and not _has_interpreter(program):
-            alone = executable.standalone(program)
+    program, argv0, path = None, host.target, None
+    if host.kind != "plain" and missing is None:
+        try:
+            found = captured or executable.find(host.target, _path_of(host, files), cwd, objects)
+            argv0, path = found.argv0, found.path
+            remarks += found.remarks
+            env.update(found.env)
+            program, alone = _program(host, path, objects, options)
+        except Unknown as unknown:
+            missing = str(unknown)
     settings, gap = _settings(program, path, argv0, env, cwd, objects, options)
     if "LD_TRACE_LOADED_OBJECTS" in env and alone is None:  # glibc elf/rtld.c, process_envvars: whatever its value
         gap = gap or "a process: with LD_TRACE_LOADED_OBJECTS set the loader lists objects and starts no program"
@@ -163,6 +195,15 @@ def _ask(steps: list[str], host: Host | None, options: Options, objects: Objects
         missing or gap, {name: os.environ[name] for name in LOADER_VARIABLES if name in os.environ},
         options.cwd is not None, alone,
     )  # fmt: skip
+
+
+def _program(host: Host, path: str, objects: Objects, options: Options) -> tuple[Elf, Standalone | None]:
+    """The program of the host, and what it loads by itself when no loader takes part in its start."""
+    program = objects.elf(path)
+    if not _has_interpreter(program) and not executable.is_program(program):
+        raise UsageError(f"host {host.target!r}: {path} is a library, not a program")
+    alone = options.loader is None and not _has_interpreter(program)
+    return program, executable.standalone(program) if alone else None
 
 
 def _has_interpreter(program: Elf) -> bool:
@@ -174,8 +215,8 @@ def _has_interpreter(program: Elf) -> bool:
 
 def _path_of(host: Host, files: Files) -> str:
     """Where a host without a slash is looked up: PATH of its environment, else of this process, else the usual."""
-    own = None if files.root else os.environ.get("PATH")
-    return (host.env or {}).get("PATH") or own or _DEFAULT_PATH
+    own = None if files.root or host.captured is not None else os.environ.get("PATH")
+    return (host.env or {}).get("PATH") or own or DEFAULT_PATH
 
 
 def _infer(requests: list[Request], cwd: str, objects: Objects) -> tuple[Host, str, list[Request], str | None]:
@@ -189,16 +230,14 @@ def _infer(requests: list[Request], cwd: str, objects: Objects) -> tuple[Host, s
                 elf = objects.elf(path)
                 if executable.is_program(elf):
                     return Host("executable", name, None), "the file itself is a program", [], None
-            except DlwhyError:
+            except (DlwhyError, Unknown):
                 pass
     found = next((hit for hit in (inferred(request.name) for request in opens) if hit is not None), None)
     made = []
     for request in requests:
         name = request.name
         relative = request.action == "open" and name and not name.startswith("/")
-        if relative and (
-            "/" in name or (inferred(name) is not None and objects.files.exists(f"{cwd.rstrip('/')}/{name}"))
-        ):
+        if relative and ("/" in name or (inferred(name) is not None and _exists(f"{cwd.rstrip('/')}/{name}", objects))):
             name = os.path.normpath(f"{cwd.rstrip('/')}/{name}")
             if found is not None and found[0] == "node":
                 name = _followed(name, objects)
@@ -213,11 +252,19 @@ def _infer(requests: list[Request], cwd: str, objects: Objects) -> tuple[Host, s
     return Host("executable", found[0], None), found[1], made, None
 
 
+def _exists(path: str, objects: Objects) -> bool:
+    """Whether a file is surely there."""
+    try:
+        return objects.files.exists(path)
+    except Unknown:
+        return False
+
+
 def _followed(name: str, objects: Objects) -> str:
     """The path that Node's require() opens: links are followed first, if they can be (node lib, Module._findPath)."""
     try:
         return objects.files.resolve(name)
-    except DlwhyError:
+    except (DlwhyError, Unknown):
         return name
 
 
@@ -239,8 +286,8 @@ def _settings(
         except ElfError as error:
             interpreter, gap = row.interp, gap or f"how the kernel starts {error}"
     else:
-        row = _plain_machine(objects, options.loader)
-        interpreter = options.loader or row.interp
+        row = _plain_machine(objects, options)
+        interpreter = options.loader or options.interp or row.interp
     if interpreter is None:  # statically linked
         bare = ProcessSettings(
             path, argv0, env, cwd, options.secure, row, glibc((0, 0)), "", None, False, row.page, 0, (0, 0)
@@ -266,6 +313,8 @@ def _settings(
                     break
     except DlwhyError as error:
         gap = gap or f"the loader: {error}"
+    except Unknown as unknown:
+        gap = gap or str(unknown)
     if options.libc is not None:
         import re
 
@@ -307,13 +356,14 @@ def alone(path: str, env: dict[str, str], objects: Objects, options: Options) ->
     return _settings(elf, path, path, env, cwd, objects, options.but(loader=loader))
 
 
-def _plain_machine(objects: Objects, loader: str | None) -> Machine:
+def _plain_machine(objects: Objects, options: Options) -> Machine:
+    loader = options.loader or options.interp
     if loader is not None:
         elf = objects.elf(loader)
         if elf.row is not None:
             return elf.row
         raise UnsupportedError(f"{loader}: no row of data covers {machine_name(elf.machine, elf.class_)}")
     for row in MACHINES.values():
-        if objects.files.exists(row.interp):
+        if _exists(row.interp, objects):
             return row
     return MACHINES[EM_X86_64, 2]

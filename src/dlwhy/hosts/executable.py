@@ -71,7 +71,7 @@ def _mentions(elf: Elf, text: bytes) -> bool:
         offset, size = row[2], row[5]
         end = min(offset + size, elf.view.size)
         while offset < end:
-            if text in elf.view.some(offset, min(_PIECE + len(text), end - offset)):
+            if any(text in data for data in elf.view.around(text, offset, min(_PIECE + len(text), end - offset))):
                 return True
             offset += _PIECE
     return False

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 OLDEST, NEWEST = (2, 17), (2, 43)
 """The releases whose sources were read; outside them a check is undecided."""
 
+MEASURED = ((2, 31), (2, 36), (2, 41), (2, 43))
+"""The releases that are compared with real loaders (docs/agreement.md)."""
+
 _NOT_DEFINED = "not defined in file {file} with link time reference"
 
 _ABIS = (
