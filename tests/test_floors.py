@@ -171,6 +171,16 @@ def test_a_wheel(make: Builder, tmp_path: Path) -> None:
     assert remark.startswith("the name of the wheel says manylinux2014_x86_64, which is too low: manylinux_2_28_x86_64")
 
 
+def test_files_that_bring_what_others_lack(make: Builder) -> None:
+    """Together nothing is asked of the system that one of the files is, found by whoever needs it or not."""
+    (make.directory / "own").write_text("INNER_9 { global: libinner; };\n")
+    inner = make.library("pkg/libinner.so.1", "void libinner(void) {}\n", f"-Wl,--version-script={make.directory}/own")
+    make.library("pkg/a.so", "void libinner(void); void a(void) { libinner(); }\n", inner)
+    report = dlwhy.floor([make.directory / "pkg"])
+    assert [found.system for found in report.files] == [("libinner.so.1",), ()]
+    assert [(found.system, found.floors) for found in report.together] == [((), ())]
+
+
 def test_files_that_are_none(make: Builder, tmp_path: Path) -> None:
     """A missing file, a text and an object file have their reason; the others go on."""
     (tmp_path / "notes.txt").write_text("nothing")

@@ -73,17 +73,21 @@ def _together(name: str, sets: list[FloorSet]) -> list[FloorSet]:
 
 
 def _joined(name: str, machine: str | None, libc: str | None, sets: list[FloorSet]) -> FloorSet:
+    """What files need together: of what one of them lacks and another brings, nothing is asked of the system."""
+    own = {os.path.basename(path) for found in sets for path in (found.path, *found.bundled)}
     levels = [
         (floor.what, floor.file, one)
         for found in sets
         for floor in found.floors
+        if floor.file not in own
         for one in (Lower(floor.value, floor.because, floor.objects), *floor.lower)
     ]
     every = {field: tuple(dict.fromkeys(one for found in sets for one in getattr(found, field))) for field in _LISTS}
     tags = [found.tag for found in sets if found.tag is not None]
     return FloorSet(
         name, machine, libc, highest(levels), min(found.pages for found in sets), every["ceilings"], every["bundled"],
-        every["system"], max(tags, key=_tagged, default=None), every["remarks"], None,
+        tuple(one for one in every["system"] if one not in own), max(tags, key=_tagged, default=None),
+        every["remarks"], None,
     )  # fmt: skip
 
 
