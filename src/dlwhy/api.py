@@ -97,7 +97,7 @@ class Options(Record):
     library_path: str | None = None
     """As ld.so --library-path."""
     libc: str | None = None
-    """A release such as "glibc-2.31", instead of what the files say."""
+    """A release such as "glibc-2.31" or "musl-1.2.3", instead of what the files say."""
     cwd: str | None = None
     """The working directory, this process's by default."""
     secure: bool = False

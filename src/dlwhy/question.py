@@ -195,7 +195,8 @@ def _ask(
     settings, gap = _settings(program, path, argv0, env, cwd, objects, options)
     refused = executable.unstartable(program, objects) if program is not None and options.loader is None else None
     gap = gap if refused is None else None
-    if "LD_TRACE_LOADED_OBJECTS" in env and alone is None:  # glibc elf/rtld.c, process_envvars: whatever its value
+    # glibc elf/rtld.c, process_envvars: whatever its value
+    if "LD_TRACE_LOADED_OBJECTS" in env and alone is None and settings.libc.traces:
         gap = gap or "a process: with LD_TRACE_LOADED_OBJECTS set the loader lists objects and starts no program"
     return Question(
         settings, program, tuple(requests), objects, host.target, why, tuple(remarks), known_host(path), options.caller,
@@ -379,6 +380,8 @@ def _musl_release(
     """The release of musl that the loader tells or that was named, and what is not known of it. Raises `UsageError`."""
     from dlwhy.loader.musl.releases import NEWEST, OLDEST, PORTS, musl
 
+    if own is None:
+        raise UsageError(f"--libc {override}: {interpreter} is no loader of musl's (--loader names another)")
     if override is not None:
         import re
 
@@ -386,7 +389,6 @@ def _musl_release(
         if match is None:
             raise UsageError(f"--libc {override}: the loader is musl's: write a release such as musl-1.2.3")
         own = musl((int(match[1]), int(match[2]), int(match[3])), override.removeprefix("musl-"), strings)
-    assert own is not None
     if not own.text:
         return own, f"the release of musl: {interpreter} does not tell it"
     if not own.known:

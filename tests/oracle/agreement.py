@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from dlwhy.files import Files
 from dlwhy.loader.objects import Objects
-from tests.oracle import catalogue, compare, libraries, packages, real
+from tests.oracle import catalogue, compare, libraries, musl, packages, real
 from tests.oracle.build import NotBuilt, Workshop
 from tests.oracle.machines import AMD64, TARGETS, target_of
 from tests.oracle.scenarios import FAMILIES, TIMES, adapted, placed, scenario
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 PAGE = Path(__file__).parent.parent.parent / "docs/agreement.md"
 BEGIN, END = "<!-- tables: written by tests/oracle/agreement.py -->", "<!-- end of tables -->"
 
+MUSL = "musl"
 _OFTEN = 10
 """How often each loader is to be heard saying each sentence."""
 
@@ -90,12 +91,13 @@ def built(made: Workshop, chosen: list[Scenario]) -> list[Scenario]:
 class Tally:
     """Counts of one run, and the differences it showed."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, said: dict[str, str] = catalogue.ROWS) -> None:
         self.counts: Counter[tuple[str, str, str]] = Counter()
         self.heard: Counter[tuple[str, str]] = Counter()
         """(row of the catalogue, loader) -> how often the real loader said so."""
         self.differences = 0
         self._most = most
+        self._said = said
 
     def add(self, loader: str, family: str, verdict: compare.Verdict) -> None:
         """Count one scenario."""
@@ -104,7 +106,7 @@ class Tally:
             ("differ", bool(verdict.differences)),
         ):  # fmt: skip
             self.counts[loader, family, word] += amount
-        for row, amount in catalogue.count(list(verdict.messages)).items():
+        for row, amount in catalogue.count(list(verdict.messages), self._said).items():
             self.heard[row, loader] += amount
         if verdict.differences:
             self.tell(f"{loader} {verdict.scenario.name} ({family}):", *verdict.differences)
@@ -113,12 +115,12 @@ class Tally:
         """How often each sentence of the catalogue was heard, by loader."""
         loaders = sorted({loader for _, loader in self.heard})
         table = [["what the loader says", *loaders]]
-        return table + [[row, *(str(self.heard[row, loader]) for loader in loaders)] for row in catalogue.ROWS]
+        return table + [[row, *(str(self.heard[row, loader]) for loader in loaders)] for row in self._said]
 
     def seldom(self) -> list[str]:
         """The sentences that some loader was heard to say fewer than ten times, and why."""
         loaders = {loader for _, loader in self.heard}
-        rows = [row for row in catalogue.ROWS if any(self.heard[row, loader] < _OFTEN for loader in loaders)]
+        rows = [row for row in self._said if any(self.heard[row, loader] < _OFTEN for loader in loaders)]
         return [f"{row}: {catalogue.SELDOM.get(row, 'no reason is known')}" for row in rows]
 
     def tell(self, head: str, *lines: str) -> None:
@@ -186,9 +188,15 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="agreement", description=__doc__)
     parser.add_argument("--seed", type=int, default=None, help="a fresh one, printed, without")
     parser.add_argument("--scenarios", type=int, default=300, help="of each family")
-    parser.add_argument("--family", choices=sorted(FAMILIES), action="append", default=[])
+    parser.add_argument("--family", choices=sorted({*FAMILIES, *musl.FITTING}), action="append", default=[])
     parser.add_argument("--loader", action="append", default=[])
-    parser.add_argument("--machine", choices=sorted(TARGETS), action="append", default=[], help="by Debian's name")
+    parser.add_argument(
+        "--machine",
+        choices=[*sorted(TARGETS), MUSL],
+        action="append",
+        default=[],
+        help="by Debian's name; musl stands for that C library on amd64",
+    )
     parser.add_argument("--only", type=int, default=None, help="one scenario by number, its files kept")
     parser.add_argument("--show", type=int, default=40, help="differences printed")
     parser.add_argument("--libraries", action="store_true", help="the shared objects of whole systems too")
@@ -201,7 +209,12 @@ def main(argv: list[str] | None = None) -> int:
     tally = Tally(arguments.show)
     not_run: list[str] = []
     for debian in arguments.machine or ["amd64"]:
-        not_run += _scenarios(debian, seed, arguments, tally)
+        if debian != MUSL:
+            not_run += _scenarios(debian, seed, arguments, tally)
+    heard = Tally(arguments.show, catalogue.MUSL)
+    if MUSL in arguments.machine:
+        not_run += _musl(seed, arguments, heard)
+        print(_plain(heard.table()), _plain(heard.rows()), sep="\n")
     if tally.counts:
         print(_plain(tally.table()), *sorted(set(not_run)), sep="\n")
         print(_plain(tally.rows()))
@@ -211,11 +224,13 @@ def main(argv: list[str] | None = None) -> int:
     measured = _measured(seed, tally, sorted(set(not_run))) if tally.counts else {}
     if rows:
         measured["Libraries of whole systems"] = "\n\n".join((_markdown(rows), _bullets(rest)))
+    if heard.counts:
+        measured["musl"] = _measured_musl(seed, heard)
     if arguments.packages:
         measured["Packages in the programs that load them"] = package_rows(tally, arguments.package)
     if arguments.write:
         _write(measured)
-    return 1 if tally.differences > len(rest) else 0
+    return 1 if tally.differences + heard.differences > len(rest) else 0
 
 
 def _scenarios(debian: str, seed: int, arguments: argparse.Namespace, tally: Tally) -> list[str]:
@@ -237,6 +252,31 @@ def _scenarios(debian: str, seed: int, arguments: argparse.Namespace, tally: Tal
             for each in chosen:
                 tally.add(loader, family, one(each, root, made, words, keep=arguments.only is not None))
     return not_run
+
+
+def _musl(seed: int, arguments: argparse.Namespace, tally: Tally) -> list[str]:
+    """Run the scenarios that fit musl under the musl of every suite; what could not be run."""
+    have = musl.roots()
+    wanted = arguments.loader or list(have)
+    chosen_roots = {name: root for name, root in have.items() if isinstance(root, Path) and name in wanted}
+    if chosen_roots:
+        made = musl.workshop()
+        for family in arguments.family or musl.FITTING:
+            numbers = [arguments.only] if arguments.only is not None else range(arguments.scenarios)
+            chosen = [one for one in (musl.make(seed, number, family) for number in numbers) if musl.fits(one)]
+            for each in built(made, chosen):
+                for loader, root in chosen_roots.items():
+                    tally.add(loader, family, musl.one(each, root, made, keep=arguments.only is not None))
+    return [f"{loader}: {root}" for loader, root in have.items() if isinstance(root, str)]
+
+
+def _measured_musl(seed: int, tally: Tally) -> str:
+    """What stands below musl's heading."""
+    releases = ", ".join(
+        f"{name}: {musl.release(root)}" for name, root in musl.roots().items() if isinstance(root, Path)
+    )
+    head = f"{dt.datetime.now(tz=dt.UTC).date()}, seed {seed}; {releases}."
+    return "\n\n".join((head, _markdown(tally.table()), _markdown(tally.rows()), _bullets(tally.seldom())))
 
 
 def package_rows(tally: Tally, names: list[str]) -> str:

@@ -17,6 +17,9 @@ from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dlwhy.files import Files
+from dlwhy.loader.musl import releases
+from dlwhy.loader.objects import Objects
 from tests.oracle import compare, real
 from tests.oracle.build import Function, Plan, Reference, Variable, Workshop
 from tests.oracle.scenarios import FAMILIES, Scenario, scenario
@@ -154,6 +157,12 @@ def roots() -> dict[str, Path | str]:
         return dict.fromkeys((f"musl {suite}" for suite in SUITES), "not run: only root may chroot")
     found = {f"musl {suite}": sysroot(suite) for suite in SUITES}
     return {name: root if root is not None else why for name, (root, why) in found.items()}
+
+
+def release(root: Path) -> str:
+    """What the musl of a root says it is."""
+    told = releases.told(Objects(Files(str(root))).loader_facts(LOADER).strings)
+    return told[1] if told is not None else "?"
 
 
 def _compile(root: Path, target: Path, *options: str) -> None:

@@ -162,7 +162,7 @@ def _process(parser: argparse.ArgumentParser, hosted: bool, asked: bool = True) 
     add("--sysroot", metavar="DIR", help="look everything up inside DIR, as chroot would")
     add("--loader", metavar="FILE", help="the loader to use, as `ld.so PROG`")
     add("--library-path", metavar="DIRS", help="as `ld.so --library-path DIRS PROG`")
-    add("--libc", metavar="RELEASE", help="override what the files say, e.g. glibc-2.31")
+    add("--libc", metavar="RELEASE", help="override what the files say, e.g. glibc-2.31 or musl-1.2.3")
     add("--secure", action="store_true", help="AT_SECURE: as a set-user-ID program")
     if hosted:
         add("--caller", metavar="FILE", help="the object that calls dlopen")

@@ -116,6 +116,11 @@ class Musl(Record):
         return False
 
     @property
+    def traces(self) -> bool:
+        """Whether LD_TRACE_LOADED_OBJECTS makes the loader list objects instead of starting a program."""
+        return False
+
+    @property
     def takes_libc_names(self) -> bool:
         """Whether the loader takes names such as libc.so.6 for itself, whatever file they mean."""
         return True
