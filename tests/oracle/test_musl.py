@@ -160,6 +160,28 @@ def _compare_way(root: Path, full: Scenario, way: str) -> None:
     assert compare.judge(full, seen, said).differences == ()
 
 
+@pytest.mark.parametrize("family", ["graph", "search", "tls", "quirks"])
+def test_profiles(family: str, made: Workshop) -> None:
+    """What is captured of a musl host with the files of a scenario answers as the host itself does."""
+    root = root_of(NAMES[-1])
+    for number in range(SAMPLE):
+        chosen = musl.make(FIXED, number, family)
+        full = compare.prepare(chosen._replace(name=f"{chosen.name}-{os.getpid()}"), root, made)
+        try:
+            env = compare.environment(full)
+            program = f"{full.directory}/{full.program}" if full.program else None
+            host = dlwhy.Host.executable(program, env) if program else dlwhy.Host.plain(env)
+            kept = dlwhy.capture(host, sysroot=str(root), cwd=full.cwd, names=[full.directory])
+            here, there = (
+                musl.predict(full, root),
+                dlwhy.check(list(full.steps), dlwhy.Host.profile(kept), cwd=full.cwd),
+            )
+            assert there.steps == here.steps
+            assert there.host.startup == here.host.startup
+        finally:
+            compare.clean(full, root)
+
+
 @pytest.mark.parametrize("loader", NAMES)
 def test_unresolved_and_tree(loader: str, made: Workshop) -> None:
     """What `unresolved` and `tree` list of a library is what musl's own start with it tells, name by name."""
