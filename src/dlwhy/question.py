@@ -380,15 +380,16 @@ def _musl_release(
     """The release of musl that the loader tells or that was named, and what is not known of it. Raises `UsageError`."""
     from dlwhy.loader.musl.releases import NEWEST, OLDEST, PORTS, musl
 
-    if own is None:
-        raise UsageError(f"--libc {override}: {interpreter} is no loader of musl's (--loader names another)")
     if override is not None:
         import re
 
         match = re.match(r"musl-([0-9]+)\.([0-9]+)\.([0-9]+)$", override)
         if match is None:
-            raise UsageError(f"--libc {override}: the loader is musl's: write a release such as musl-1.2.3")
-        own = musl((int(match[1]), int(match[2]), int(match[3])), override.removeprefix("musl-"), strings)
+            raise UsageError(f"--libc {override}: write a release such as musl-1.2.3, for musl's loader")
+        release = int(match[1]), int(match[2]), int(match[3])
+        own = musl(release, override.removeprefix("musl-"), strings) if own is not None else None
+    if own is None:
+        raise UsageError(f"--libc {override}: {interpreter} is no loader of musl's (--loader names another)")
     if not own.text:
         return own, f"the release of musl: {interpreter} does not tell it"
     if not own.known:

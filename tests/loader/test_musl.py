@@ -15,6 +15,7 @@ from dlwhy.loader.musl.mapping import Refused, map_library
 from dlwhy.loader.musl.memory import Memory
 from dlwhy.loader.musl.process import queue
 from dlwhy.loader.musl.releases import FEATURES, NEWEST, OLDEST, musl, strerror, told
+from dlwhy.loader.musl.relocate import relr
 from dlwhy.loader.musl.search import Finder, is_builtin
 from dlwhy.loader.objects import Objects
 from dlwhy.view import View
@@ -245,3 +246,29 @@ def test_queue() -> None:
     top.deps, left.deps, right.deps = [left, right], [right, top], []
     top.direct, left.direct = 2, 2
     assert queue(top) == [right, left, top]
+
+
+class TestBounds:
+    """Files made to cost time are undecided, and cost little."""
+
+    def test_segments(self) -> None:
+        """Hundreds of segments, one over another."""
+        with pytest.raises(Unknown, match="segments"):
+            mapped(image(*[(1, R | W, 0, 0, 0x3000, 0x3000)] * 300, DYNAMIC, size=1 << 16))
+
+    def test_relr(self) -> None:
+        """A table of bitmaps, of which each stands for 63 places."""
+        data = struct.pack("<Q", 0x1000) + struct.pack("<Q", (1 << 64) - 1) * 100_000
+        memory = Memory("x.so", View("x.so", data), 4096)
+        memory.map(0, len(data) + -len(data) % 4096, 0, R)
+        with pytest.raises(Unknown, match="DT_RELR"):
+            list(relr(memory, 0, len(data)))
+
+    def test_names(self) -> None:
+        """A string of megabytes, and many that overlap."""
+        memory = Memory("x.so", View("x.so", b"x" * (1 << 21) + b"\0"), 4096)
+        memory.map(0, (1 << 21) + 4096, 0, R)
+        with pytest.raises(Unknown, match="a name"):
+            memory.text(0)
+        with pytest.raises(Unknown, match="names of more"):
+            [memory.text((1 << 20) + 4096 + place) for place in range(200)]

@@ -20,6 +20,8 @@ _WORD = 1 << 64
 _WINDOW = 1 << 16
 _LONGEST = 1 << 20
 """Bytes of one string that are read; what is longer is no name."""
+_ALL_NAMES = 1 << 26
+"""Bytes of all strings together that are read of one object (honest ones stay below a tenth)."""
 _U16, _U32, _U64 = Struct("<H"), Struct("<I"), Struct("<Q")
 
 
@@ -32,7 +34,7 @@ def signed(value: int) -> int:
 class Memory:
     """The mapping of one object. Mutable: mapping and protecting change it."""
 
-    __slots__ = ("_page", "_pages", "_regions", "_sure", "_view", "_zeros", "path", "stage")
+    __slots__ = ("_page", "_pages", "_regions", "_sure", "_texts", "_view", "_zeros", "path", "stage")
 
     def __init__(self, path: str, view: View, page: int) -> None:
         self.path = path
@@ -46,6 +48,7 @@ class Memory:
         """Ranges that were cleared after they were mapped."""
         self._pages: dict[int, tuple[int, bytes]] = {}
         self._sure: set[int] = set()
+        self._texts = 0
 
     @property
     def span(self) -> tuple[int, int]:
@@ -130,9 +133,13 @@ class Memory:
             part = data[vaddr - start : end if end >= 0 else len(data)]
             parts.append(part)
             if end >= 0:
+                self._texts += len(part)
                 return parts[0] if len(parts) == 1 else b"".join(parts)
             vaddr += len(part)
             have += len(part)
+            self._texts += len(part)
+            if self._texts > _ALL_NAMES:
+                raise Unknown(f"what names of more than {_ALL_NAMES} bytes in {self.path} lead to", self.stage)
         raise Unknown(f"what a name of more than {_LONGEST} bytes in {self.path} leads to", self.stage)
 
     def _load(self, vaddr: int) -> tuple[int, bytes]:
