@@ -165,13 +165,13 @@ def release(root: Path) -> str:
     return told[1] if told is not None else "?"
 
 
-def _compile(root: Path, target: Path, *options: str) -> None:
-    """Compile the host program against a root's headers into an object."""
+def _compile(root: Path, target: Path, *options: str, source: Path = _PLAIN) -> None:
+    """Compile the host program, or another one, against a root's headers into an object."""
     own_headers = subprocess.run(
         ["gcc", "-print-file-name=include"], capture_output=True, text=True, check=True
     ).stdout.strip()
     command: list[str | Path] = ["gcc", "-O1", "-nostdinc", "-isystem", root / _INCLUDE, "-isystem", own_headers]
-    subprocess.run([*command, *options, "-c", "-o", target, _PLAIN], check=True, capture_output=True)
+    subprocess.run([*command, *options, "-c", "-o", target, source], check=True, capture_output=True)
 
 
 def program_libraries(root: Path) -> tuple[str, ...]:
@@ -222,6 +222,13 @@ def plain(root: Path) -> Path:
         own.with_suffix(".o").unlink()
         own.rename(target)
     return target
+
+
+def link(root: Path, source: Path, target: Path, *options: str) -> None:
+    """Compile and link a program of one file for a root."""
+    _compile(root, target.with_suffix(".o"), "-fno-pie", *options, source=source)
+    command = ["gcc", "-no-pie", "-nostdlib", "-o", str(target), str(target.with_suffix(".o"))]
+    subprocess.run([*command, *program_libraries(root)], check=True, capture_output=True)
 
 
 def observe(one: Scenario, root: Path) -> real.RealRun:
