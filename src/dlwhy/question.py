@@ -109,11 +109,6 @@ def ask(steps: list[str], host: Host | None, options: Options) -> Question:
     """Return the question. Raises `UsageError`, `FilesError`, `ElfError`."""
     if options.sysroot is not None and not os.path.isdir(options.sysroot):
         raise UsageError(f"--sysroot {options.sysroot}: no such directory")
-    if options.cpu is not None:
-        from dlwhy.loader.cpu import NAMES
-
-        if options.cpu not in NAMES:
-            raise UsageError(f"--cpu {options.cpu}: write {', '.join(NAMES[:-1])} or {NAMES[-1]}")
     files = Files(options.sysroot or "/")
     try:
         return _ask(steps, host, options, Objects(files))
@@ -280,7 +275,11 @@ def _settings(
         gap = gap or f"how glibc {personality.text} decides: its sources were not read (2.17 to 2.43 were)"
     if options.cpu is not None:
         from dlwhy.loader.cpu import refused
+        from dlwhy.loader.processors import names_of
 
+        names = names_of(row.e_machine)
+        if options.cpu not in names:
+            raise UsageError(f"--cpu {options.cpu}: of {row.name}, write {', '.join(names[:-1])} or {names[-1]}")
         gap = gap or refused(options.cpu, strings, interpreter)
     known = known_host(path)
     settings = ProcessSettings(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import dlwhy
 from dlwhy.elf.machine import MACHINES
+from dlwhy.loader.processors import MODELS
 from tests.oracle import real
 from tests.oracle.machines import target_of
 from tests.oracle.scenarios import Scenario, placed
@@ -66,22 +67,27 @@ def observe(one: Scenario, root: Path, words: tuple[int, int] | None) -> real.Re
 
 
 @contextmanager
-def pages_as_here(root: Path) -> Generator[None]:
-    """Let dlwhy take pages to be of the size that programs of a root's machine find here."""
+def as_here(root: Path) -> Generator[None]:
+    """Let dlwhy take pages and the processor to be what programs of a root's machine find here."""
     target = target_of(root)
     key, row = next((key, row) for key, row in MACHINES.items() if row.name == target.name)
+    models = MODELS.get(key[0])
     MACHINES[key] = row.but(page=target.page or row.page)
+    if target.model is not None:
+        MODELS[key[0]] = {"here": target.model}
     try:
         yield
     finally:
         MACHINES[key] = row
+        if models is not None:
+            MODELS[key[0]] = models
 
 
 def predict(one: Scenario, root: Path) -> dlwhy.CheckReport:
     """Ask dlwhy of a prepared scenario."""
     env = environment(one)
     host = dlwhy.Host.executable(f"{one.directory}/{one.program}", env) if one.program else dlwhy.Host.plain(env)
-    with pages_as_here(root):
+    with as_here(root):
         return dlwhy.check(list(one.steps), host, sysroot=None if root == Path("/") else str(root), cwd=one.cwd)
 
 

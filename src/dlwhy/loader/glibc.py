@@ -265,11 +265,12 @@ class Backport(Record):
 BACKPORTS: tuple[Backport, ...] = (
     Backport(
         None, b"Debian GLIBC", {"machine_before_ident": True, "refused_flags_passed_over": True},
-        "Debian: a file of another machine is passed over whatever else is wrong with e_ident behind its class [M], and "
-        "so is, on arm, one of another floating-point ABI [M]",
+        "Debian: a file of another machine, or on arm of another floating-point ABI, is passed over whatever else is "
+        "wrong with e_ident behind its class [M]",
     ),
     Backport(
-        None, b"Ubuntu GLIBC", {"machine_before_ident": True, "refused_flags_passed_over": True}, "Ubuntu: built from Debian's patches",
+        None, b"Ubuntu GLIBC", {"machine_before_ident": True, "refused_flags_passed_over": True},
+        "Ubuntu: built from Debian's patches",
     ),
     Backport(
         None, b"creates an unsatisfiable circular dependency", {"indirect_function": "fatal"},

@@ -110,6 +110,8 @@ def try_static(process: Process, of: LinkMap, found: Definition) -> None:
 
 def _settle(process: Process, victim: LinkMap, place: tuple[int, int], by: LinkMap) -> None:
     victim.tls_offset, victim.tls_before = place
+    if victim.tls_offset == port(process.machine).no_offset:  # as good as none
+        victim.tls_offset = None
     victim.static_since = process.when
     victim.forced_by = by
 
@@ -134,9 +136,12 @@ def lay_out_tls(process: Process, auditors: int) -> None:
             tls.round_up(max(size, 32), align) if process.tunables.rseq else 32,
             align if process.tunables.rseq else 32,
         )
+    own = port(machine)
     try:
+        if own.zero_division and not all(segment.align for segment in segments):
+            raise ZeroDivisionError
         layout = tls.lay_out(
-            segments, machine.variant, port(machine).tcb, libc.least_tls_align[machine.e_machine], process.surplus, rseq
+            segments, machine.variant, own.tcb, libc.least_tls_align[machine.e_machine], process.surplus, rseq
         )
     except ZeroDivisionError:
         guilty = next(one.shown for one in mapped if one.tls is not None and not one.tls.align)
@@ -147,7 +152,7 @@ def lay_out_tls(process: Process, auditors: int) -> None:
     process.static = tls.StaticTls(layout, machine.variant, optional if libc.tls_tunables else None)
     process.start_used = layout.used
     for one, offset in zip(mapped, layout.offsets, strict=True):
-        one.tls_offset = offset
+        one.tls_offset = offset if offset != own.no_offset else None
         one.static_since = "startup"
 
 
