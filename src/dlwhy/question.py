@@ -150,7 +150,8 @@ def _ask(steps: list[str], host: Host | None, options: Options, objects: Objects
             raise UsageError(f"host {host.target!r}: {path} is a library, not a program")
         if options.loader is None and not _has_interpreter(program):
             alone = executable.standalone(program)
-    settings, gap = _settings(program, path, argv0, env, cwd, objects, options)
+    plain = _plain_machine(objects, options.loader, requests, cwd, why is not None) if program is None else None
+    settings, gap = _settings(program, plain, path, argv0, env, cwd, objects, options)
     if "LD_TRACE_LOADED_OBJECTS" in env and alone is None:  # glibc elf/rtld.c, process_envvars: whatever its value
         gap = gap or "a process: with LD_TRACE_LOADED_OBJECTS set the loader lists objects and starts no program"
     return Question(
@@ -217,9 +218,19 @@ def _followed(name: str, objects: Objects) -> str:
 
 
 def _settings(
-    program: Elf | None, path: str | None, argv0: str, env: dict[str, str], cwd: str, objects: Objects, options: Options
+    program: Elf | None,
+    plain: Machine | None,
+    path: str | None,
+    argv0: str,
+    env: dict[str, str],
+    cwd: str,
+    objects: Objects,
+    options: Options,
 ) -> tuple[ProcessSettings, str | None]:
-    """The loader, its release and what the process starts with; with the fact that is missing, if one is."""
+    """The loader, its release and what the process starts with; with the fact that is missing, if one is.
+
+    `plain` is the machine of a process without a program of its own.
+    """
     gap: str | None = None
     explicit = options.loader is not None
     row: Machine | None
@@ -234,7 +245,7 @@ def _settings(
         except ElfError as error:
             interpreter, gap = row.interp, gap or f"how the kernel starts {error}"
     else:
-        row = _plain_machine(objects, options.loader)
+        row = plain or MACHINES[EM_X86_64, 2]
         interpreter = options.loader or row.interp
     if interpreter is None:  # statically linked
         bare = ProcessSettings(
@@ -303,15 +314,29 @@ def alone(path: str, env: dict[str, str], objects: Objects, options: Options) ->
         interpreter = elf.row.interp if elf.row is not None else None
     loader = options.loader or interpreter
     cwd = options.cwd or ("/" if objects.files.root else os.getcwd())
-    return _settings(elf, path, path, env, cwd, objects, options.but(loader=loader))
+    return _settings(elf, None, path, path, env, cwd, objects, options.but(loader=loader))
 
 
-def _plain_machine(objects: Objects, loader: str | None) -> Machine:
+def _plain_machine(
+    objects: Objects, loader: str | None, requests: list[Request], cwd: str, guessed: bool
+) -> Machine:
+    """The machine of `plain`: the loader's, that of what is opened first by its path, or the first that has a loader.
+
+    The second only for an inferred host, and where there is a loader for it.
+    """
     if loader is not None:
         elf = objects.elf(loader)
         if elf.row is not None:
             return elf.row
         raise UnsupportedError(f"{loader}: no row of data covers {machine_name(elf.machine, elf.class_)}")
+    names = [request.name for request in requests if request.action == "open" and "/" in request.name]
+    if guessed and names:
+        try:
+            row = objects.elf(names[0] if names[0].startswith("/") else f"{cwd.rstrip('/')}/{names[0]}").row
+        except DlwhyError:
+            row = None
+        if row is not None and objects.files.exists(row.interp):
+            return row
     for row in MACHINES.values():
         if objects.files.exists(row.interp):
             return row

@@ -137,15 +137,10 @@ def lay_out_tls(process: Process, auditors: int) -> None:
             align if process.tunables.rseq else 32,
         )
     own = port(machine)
-    try:
-        if own.zero_division and not all(segment.align for segment in segments):
-            raise ZeroDivisionError
-        layout = tls.lay_out(
-            segments, machine.variant, own.tcb, libc.least_tls_align[machine.e_machine], process.surplus, rseq
-        )
-    except ZeroDivisionError:
-        guilty = next(one.shown for one in mapped if one.tls is not None and not one.tls.align)
-        raise _divides_by_zero(guilty) from None
+    if own.zero_division and not all(segment.align for segment in segments):
+        raise _divides_by_zero(next(one.shown for one in mapped if one.tls is not None and not one.tls.align))
+    least = libc.least_tls_align[machine.e_machine]
+    layout = tls.lay_out(segments, machine.variant, own.tcb, least, process.surplus, rseq)
     layout = layout.but(size=layout.size % whole)
     if layout.size >= 1 << (46 if machine.elf_class == 2 else 28):
         raise Unknown(f"a static TLS block of {layout.size} bytes; whether this system can give it is not known")
