@@ -241,6 +241,8 @@ class Elf:
                         return bytes(size)
                     return self._bytes(offset, have) + bytes(size - have)
                 break
+        if vaddr >> 8 * self.layout.word_size > 0:  # a sum that wraps round
+            return self.at(vaddr & (1 << 8 * self.layout.word_size) - 1, size)
         if size > LARGEST_READ:
             raise TooLarge(self.path, -1, f"one table of {size} bytes, where dlwhy reads at most {LARGEST_READ}")
         for row in self.loads:  # the rest of a segment's first and last page is mapped too
@@ -293,6 +295,8 @@ class Elf:
             end = row[3] + max(row[5], row[6])
             if row[3] <= vaddr < end + -end % self.page:
                 return self._behind(row, vaddr, limit)
+        if vaddr >> 8 * self.layout.word_size > 0:  # a sum that wraps round
+            return self.around(vaddr & (1 << 8 * self.layout.word_size) - 1, limit)
         return b""
 
     def mapped(self, vaddr: int, size: int) -> bytes:

@@ -45,6 +45,9 @@ class Port(Record):
     """Whether DT_PLTGOT is written without lazy binding too."""
     lazy_refused: bool = True
     """Whether a kind that has no business in a lazily bound jump table is an error (elf_machine_lazy_rel)."""
+    glink_tag: int = 0
+    """Dynamic tag that lazy binding takes for granted: it fills DT_PLTGOT with an entry for each of the jump table,
+    and does not look at that (DT_PPC64_GLINK); 0 where each of the jump table is looked at."""
     lazy_irelative: bool = True
     """Whether IRELATIVE has business there."""
     irelative_last: bool = False
@@ -104,7 +107,7 @@ PORTS: dict[tuple[int, int], Port] = {
     ),
     (EM_PPC64, 2): Port(
         0, (DT_RELA,), None, (0, 1), frozenset((1, 0x503)), "generic", flags_mask=3, flags=frozenset((0, 2)),
-        lazy_refused=False, optional_tag=_LOPROC + 3, zero_division=False, no_offset=-1,
+        lazy_refused=False, glink_tag=_LOPROC, optional_tag=_LOPROC + 3, zero_division=False, no_offset=-1,
         overflows=frozenset((1, 2, 3, 5, 6, 7, 8, 9, 25, 37, 56, 57, 69, 71, 72, 95, 96)),
     ),
     (EM_S390, 2): Port(
