@@ -38,8 +38,13 @@ _OFTEN = 10
 """How often each loader is to be heard saying each sentence."""
 
 
-def workshop(debian: str = "amd64") -> Workshop:
-    """The workshop that all scenarios of a machine share, its programs linked against the oldest C library at hand."""
+def workshop(debian: str = "amd64", root: Path | None = None) -> Workshop:
+    """The workshop that all scenarios of a machine share, its programs linked against the oldest C library at hand.
+
+    Or against that of a `root`, where no other is asked for.
+    """
+    if root is not None:
+        return Workshop(cache() / "plans", real.program_libraries(root), TARGETS[debian])
     found = [root for name, root in roots(debian).items() if name != "this machine" and isinstance(root, Path)]
     if not found and debian != "amd64":
         raise OSError("no C library to link with")

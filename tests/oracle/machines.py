@@ -220,27 +220,32 @@ def target_of(root: Path) -> Target:
 @functools.cache
 def emulator(qemu: str) -> tuple[Path | None, str]:
     """(path, "") of the static emulator of a machine, or (None, why there is none)."""
-    kept = cache() / "qemu" / EMULATOR_SUITE / qemu
-    if kept.exists():
-        return kept, ""
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with (kept.parent / "lock").open("w") as lock:  # the workers of one run start together
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not kept.exists():
-            try:
-                package = Index(EMULATOR_SUITE).package("qemu-user")
-                tar = subprocess.run(["dpkg-deb", "--fsys-tarfile", package], check=True, capture_output=True).stdout
-                own = kept.with_suffix(".part")
-                own.mkdir(exist_ok=True)
-                wanted = f"./usr/bin/{qemu}"
-                subprocess.run(
-                    ["tar", "-x", "-C", own, "--strip-components=3", wanted], input=tar, check=True, capture_output=True
-                )
-                (own / qemu).rename(kept)
-                own.rmdir()
-            except (OSError, subprocess.SubprocessError) as error:
-                return None, f"not run: no {qemu}: {error}"
-    return kept, ""
+    place = cache() / "qemu" / EMULATOR_SUITE
+    if not (place / qemu).exists():
+        place.mkdir(parents=True, exist_ok=True)
+        with (place / "lock").open("w") as lock:  # the workers of one run start together
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (place / qemu).exists():
+                try:
+                    _unpack(Index(EMULATOR_SUITE).package("qemu-user"), place)
+                except (OSError, subprocess.SubprocessError) as error:
+                    return None, f"not run: no {qemu}: {error}"
+    return place / qemu, ""
+
+
+def _unpack(package: Path, place: Path) -> None:
+    """Take the emulators of all rows out of their package at once: it is large. Each appears when it is complete."""
+    wanted = [f"./usr/bin/{row.qemu}" for row in TARGETS.values() if row.qemu is not None]
+    own = place / f"{os.getpid()}.part"
+    own.mkdir()
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE) as tar:
+        unpack: list[str | Path] = ["tar", "-x", "-C", own, "--strip-components=3", *wanted]
+        subprocess.run(unpack, stdin=tar.stdout, check=True, capture_output=True)
+        assert tar.stdout is not None
+        tar.stdout.close()
+    for one in own.iterdir():
+        one.rename(place / one.name)
+    own.rmdir()
 
 
 def inside(target: Target, root: Path) -> tuple[str, ...]:

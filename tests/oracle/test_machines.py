@@ -53,7 +53,7 @@ def _root(debian: str) -> Path:
 
 def _run(debian: str, chosen: list[Scenario]) -> list[Verdict]:
     root = _root(debian)
-    made = workshop(debian)
+    made = workshop(debian, root)
     words = real.rtld_words(root)
     return [one(each, root, made, words, tag=f"{os.getpid()}") for each in built(made, chosen)]
 
