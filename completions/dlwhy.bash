@@ -6,7 +6,7 @@ _dlwhy() {
     if [[ $cur == = ]]; then cur=""; elif [[ $prev == = ]]; then prev=${COMP_WORDS[COMP_CWORD-2]}; fi
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
         case $word in
-            check|tls|tree|unresolved) command=$word; break ;;
+            check|tls|tree|capture|unresolved|floor) command=$word; break ;;
         esac
     done
     COMPREPLY=()
@@ -16,20 +16,22 @@ _dlwhy() {
         --format) mapfile -t COMPREPLY < <(compgen -W "text json" -- "$cur"); return ;;
         --color) mapfile -t COMPREPLY < <(compgen -W "auto always never" -- "$cur"); return ;;
         --cwd|--sysroot|--library-path) _dlwhy_directories; return ;;
-        --loader|--caller) _dlwhy_files; return ;;
+        --loader|--caller|--with|-o) _dlwhy_files; return ;;
         --host) _dlwhy_hosts; return ;;
-        --env|--libc|-o) _dlwhy_nothing; return ;;
+        --on|--env|--libc|-o) _dlwhy_nothing; return ;;
     esac
     if [[ $cur == -* ]]; then
         case $command in
-            check) word="-h --help --each --host --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --cpu --format -o --color -v --verbose -q --quiet" ;;
+            check) word="-h --help --each --on --host --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --cpu --format -o --color -v --verbose -q --quiet" ;;
             tls) word="-h --help --sysroot --format -o --color -v --verbose -q --quiet" ;;
             tree) word="-h --help --host --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --cpu --format -o --color -v --verbose -q --quiet" ;;
+            capture) word="-h --help --with --with-all -o --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --cpu" ;;
             unresolved) word="-h --help --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --cpu --format -o --color -v --verbose -q --quiet" ;;
+            floor) word="-h --help --format -o --color -v --verbose -q --quiet" ;;
             *) word="-h --help --version" ;;
         esac
     elif [[ -z $command ]]; then
-        word="check tls tree unresolved"
+        word="check tls tree capture unresolved floor"
     else
         _dlwhy_files
         return

@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dlwhy.cli.arguments import COMMANDS
+from dlwhy.systems import known
 from tests.cli.run import COMMAND, ENVIRONMENT, dlwhy
 from tests.fixtures.real_hosts import need
+from tests.oracle.packages import fetched
+from tests.oracle.sysroots import cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+MATRIX = re.compile(r"```text\n\$ (dlwhy .*)\n(?s:(.*?))```")
+"""An example about a package of a registry, which is downloaded once, in the very release that is shown."""
 EXAMPLE = re.compile(r"```console\n\$ (.*)\n(?s:(.*?))```")
 RECORDED = re.compile(r"<!-- recorded with: (.*) -->")
 PACKAGES = ("libc6", "libgomp1", "libjemalloc2", "libmimalloc2.0", "libstdc++6", "libtcmalloc-minimal4", "nodejs")
@@ -68,8 +73,37 @@ def update() -> None:
     README.write_text(RECORDED.sub(lambda _: f"<!-- recorded with: {versions()} -->", text), "utf-8")
 
 
+def registry(command: str) -> str:
+    """What an example about a package of a registry prints. Raises `OSError` when the package cannot be had."""
+    words = command.split()[1:]
+    (name,) = (word for word in words if word.endswith((".whl", ".tgz")))
+    if name.endswith(".whl"):
+        project, version, python, *_ = name.removesuffix(".whl").split("-")
+        fetch: list[str | Path] = [
+            sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-cache-dir",
+            "--implementation=cp", f"--python-version={python.removeprefix('cp')}", "--abi=abi3",
+            f"--platform={name.removesuffix('.whl').rpartition('-')[2]}", f"{project}=={version}",
+        ]  # fmt: skip
+    else:
+        project, _, version = name.removesuffix(".tgz").rpartition("-")
+        fetch = ["npm", "pack", "--silent", f"{project}@{version}"]
+    file = fetched(fetch, cache() / "examples" / f"{project}-{version}", name)
+    env = {**ENVIRONMENT, "COLUMNS": "100"}
+    done = subprocess.run([COMMAND, *words], cwd=file.parent, env=env, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    return done.stdout
+
+
+def update_matrices() -> None:
+    """Write the examples about packages of registries anew, where systems come with this build."""
+    text = README.read_text("utf-8")
+    README.write_text(MATRIX.sub(lambda found: f"```text\n$ {found[1]}\n{registry(found[1])}```", text), "utf-8")
+
+
 if os.environ.get("DLWHY_UPDATE"):
     update()
+    if known():
+        update_matrices()
 
 EXAMPLES = EXAMPLE.findall(README.read_text("utf-8"))
 
@@ -83,6 +117,19 @@ def test_examples_of_the_readme(case: str, command: str, shown: str) -> None:
     if recorded[1] != versions():
         pytest.skip("not run: the README was made with other releases of the libraries it shows")
     assert output(command, case) == shown
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"), MATRIX.findall(README.read_text("utf-8")), ids=lambda text: text[:40].strip()
+)
+def test_matrices_of_the_readme(command: str, shown: str) -> None:
+    """The examples about a wheel and an addon of the registries print what the README shows."""
+    if not known():
+        pytest.skip("not run: no systems come with this build")
+    try:
+        assert registry(command) == shown
+    except OSError as error:
+        pytest.skip(f"not run: {error}")
 
 
 def test_the_picture_is_one_of_a_failure(case: str) -> None:

@@ -16,7 +16,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src/dlwhy"
 LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "L0": (
         "the ground: our own failures and records, bytes, paths",
-        ("__init__", "errors", "record", "view", "files"),
+        ("__init__", "errors", "record", "view", "files", "overlay"),
     ),
     "L1": (
         "bytes → facts",
@@ -30,7 +30,7 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
         (
             "loader", "loader.faults", "loader.tokens", "loader.tunables", "loader.cache", "loader.tls",
             "loader.port", "loader.glibc", "loader.cpu", "loader.processors", "loader.host", "loader.objects",
-            "loader.link_map", "loader.image", "loader.mapping", "loader.bind", "loader.properties",
+            "loader.beside", "loader.link_map", "loader.image", "loader.mapping", "loader.bind", "loader.properties",
             "loader.relocate", "loader.search", "loader.sort", "loader.dependencies", "loader.placing",
             "loader.resolving", "loader.closing", "loader.process", "loader.startup", "loader.unresolved",
         ),
@@ -38,7 +38,7 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "L3": (
         "who calls dlopen, and whose bytes these are",
         (
-            "hosts", "hosts.known", "hosts.executable",
+            "hosts", "hosts.known", "hosts.executable", "hosts.profile", "hosts.kept",
             "attribute", "attribute.rust_v0", "attribute.rust_legacy", "attribute.demangle_rust", "attribute.owners",
             "attribute.demangle", "attribute.ledger", "attribute.variables", "attribute.triggers", "attribute.bill",
             "attribute.calls",
@@ -46,13 +46,16 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "L4": (
         "what it means: the report's records, the question, the verdict and its cures",
-        ("report", "rules", "api", "question", "lazy", "verdict", "fixes"),
+        ("report", "rules", "needs", "api", "captured", "question", "systems", "lazy", "verdict", "fixes"),
     ),
-    "L5": ("the one road from a question to a report", ("diagnose", "archives", "walk", "load_sets")),
+    "L5": (
+        "the one road from a question to a report, or to a profile",
+        ("diagnose", "archives", "walk", "load_sets", "matrix", "brought", "floors", "recording", "capturing"),
+    ),
     "L6": (
         "a report → text",
         ("render", "render.json_v1", "render.style", "render.text_tls", "render.text_unresolved", "render.text",
-         "render.text_tree"),
+         "render.text_tree", "render.notes", "render.text_matrix", "render.markdown", "render.text_floor"),
     ),
     "L7": ("the command", ("cli", "cli.plain", "cli.arguments", "cli.main", "__main__")),
 }  # fmt: skip
@@ -62,6 +65,9 @@ AHEAD = {
     ("api", "diagnose"): "the library's functions start the analysis only when they are called",
     ("api", "walk"): "as above",
     ("api", "load_sets"): "as above",
+    ("api", "capturing"): "as above",
+    ("api", "matrix"): "as above",
+    ("api", "floors"): "as above",
     ("loader.process", "loader.unresolved"): "all that a load lacks is listed only when it lacks something",
     ("attribute.owners", "attribute.demangle"): "names are unfolded only when there are any",
 }

@@ -55,15 +55,16 @@ def rules() -> str:
 def library() -> str:
     """Return the functions of the library, and the records and errors it deals in, from their docstrings."""
     lines: list[str] = []
-    for name in ("check", "each", "tls", "tree", "unresolved"):
+    for name in ("check", "each", "tls", "tree", "unresolved", "capture"):
         function = getattr(api, name)
         lines += [f"### dlwhy.{name}", "", "```python", _signature("api", name), "```", "", _text(function.__doc__), ""]
     lines += ["### dlwhy.Host", "", _text(api.Host.__doc__), ""]
-    for name in ("executable", "plain", "inferred", "named"):
+    for name in ("executable", "plain", "profile", "inferred", "named"):
         made = _signature("api", name, "Host").removeprefix("def ")
         lines.append(f"- `Host.{made}`: {' '.join(_text(getattr(api.Host, name).__doc__).split())}")
     others = "`tls` takes `sysroot`, `unresolved` all but `caller`"
-    lines += ["", "### Options", "", f"The keywords of `check`, `each` and `tree` ({others}):", ""]
+    lines += ["", "### dlwhy.Profile", "", _docstring("hosts/profile", "Profile"), ""]
+    lines += ["", "### Options", "", f"The keywords of `check`, `each`, `tree` and `capture` ({others}):", ""]
     lines += ["| keyword | what it is |", "|---|---|"]
     lines += [f"| `{name}` | {_line(told)} |" for name, told in _fields("api", "Options")]
     lines += ["", "### Errors", "", "```", _docstring("errors"), "```", ""]

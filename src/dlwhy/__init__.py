@@ -12,18 +12,25 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dlwhy.api import Host as Host
+    from dlwhy.api import capture as capture
     from dlwhy.api import check as check
     from dlwhy.api import each as each
+    from dlwhy.api import floor as floor
+    from dlwhy.api import on as on
     from dlwhy.api import tls as tls
     from dlwhy.api import tree as tree
     from dlwhy.api import unresolved as unresolved
     from dlwhy.errors import DlwhyError as DlwhyError
     from dlwhy.errors import ElfError as ElfError
     from dlwhy.errors import FilesError as FilesError
+    from dlwhy.errors import ProfileError as ProfileError
     from dlwhy.errors import UnsupportedError as UnsupportedError
     from dlwhy.errors import UsageError as UsageError
+    from dlwhy.hosts.profile import Profile as Profile
     from dlwhy.report import CheckReport as CheckReport
     from dlwhy.report import FailedReport as FailedReport
+    from dlwhy.report import FloorReport as FloorReport
+    from dlwhy.report import MatrixReport as MatrixReport
     from dlwhy.report import TlsReport as TlsReport
     from dlwhy.report import TreeReport as TreeReport
     from dlwhy.report import UnresolvedReport as UnresolvedReport
@@ -31,17 +38,19 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "Host": "api", "check": "api", "each": "api", "tls": "api", "tree": "api",
-    "unresolved": "api",
+    "Host": "api", "capture": "api", "check": "api", "each": "api", "floor": "api", "on": "api", "tls": "api",
+    "tree": "api", "unresolved": "api",
     "DlwhyError": "errors", "ElfError": "errors", "FilesError": "errors", "UnsupportedError": "errors",
-    "UsageError": "errors",
-    "CheckReport": "report", "FailedReport": "report", "TlsReport": "report", "TreeReport": "report",
+    "ProfileError": "errors", "UsageError": "errors", "Profile": "hosts.profile",
+    "CheckReport": "report", "FailedReport": "report", "FloorReport": "report", "MatrixReport": "report",
+    "TlsReport": "report", "TreeReport": "report",
     "UnresolvedReport": "report",
 }  # fmt: skip
 
 __all__ = [
-    "CheckReport", "DlwhyError", "ElfError", "FailedReport", "FilesError", "Host", "TlsReport", "TreeReport",
-    "UnresolvedReport", "UnsupportedError", "UsageError", "__version__", "check", "each", "tls", "tree", "unresolved",
+    "CheckReport", "DlwhyError", "ElfError", "FailedReport", "FilesError", "FloorReport", "Host", "MatrixReport",
+    "Profile", "ProfileError", "TlsReport", "TreeReport", "UnresolvedReport", "UnsupportedError", "UsageError",
+    "__version__", "capture", "check", "each", "floor", "on", "tls", "tree", "unresolved",
 ]  # fmt: skip
 
 

@@ -10,17 +10,30 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from dlwhy.report import CheckReport, FailedReport, TlsReport, TreeReport, UnresolvedReport
+    from dlwhy.hosts.profile import Profile
+    from dlwhy.report import (
+        CheckReport,
+        FailedReport,
+        FloorReport,
+        MatrixReport,
+        TlsReport,
+        TreeReport,
+        UnresolvedReport,
+    )
 
 
 class Host(Record):
-    """Of which process the question is. Made by `Host.executable` or `Host.plain`."""
+    """Of which process the question is. Made by `Host.executable`, `Host.plain` or `Host.profile`."""
 
     kind: str
-    """"executable", "plain", or "inferred" from what is loaded."""
+    """"executable", "plain", "inferred" from what is loaded, or "profile": the process that was captured."""
     target: str
     env: dict[str, str] | None
-    """The whole environment; None for this process's own."""
+    """The whole environment; None for this process's own, or the captured one's."""
+    captured: Profile | str | None = None
+    """The captured system that the process runs in, or where its profile is; None for this system or a sysroot."""
+    ours: bool = False
+    """Whether the files that steps name are this machine's also where the captured system has files of these names."""
 
     @classmethod
     def executable(cls, path: str | os.PathLike[str], env: Mapping[str, str] | None = None) -> Host:
@@ -38,12 +51,36 @@ class Host(Record):
         return cls("inferred", "", None if env is None else dict(env))
 
     @classmethod
+    def profile(
+        cls, path: str | os.PathLike[str] | Profile, env: Mapping[str, str] | None = None, host: str | None = None
+    ) -> Host:
+        """The process that a profile captured, or another `host` of the captured system, as `named` takes it.
+
+        `path` is a file that `dlwhy capture` wrote, the name of a profile that comes with dlwhy (`debian12`), or what
+        `capture` returned. `env` is the whole environment, by default that of the captured process.
+        """
+        from dlwhy.hosts.profile import Profile
+
+        captured = path if isinstance(path, Profile) else os.fspath(path)
+        if host is None:
+            return cls("profile", "", None if env is None else dict(env), captured)
+        return cls.named(host, env).but(captured=captured)
+
+    @classmethod
     def named(cls, host: str, env: Mapping[str, str] | None = None) -> Host:
-        """The HOST of the command line: `plain`, or an executable. Raises `UsageError` for kinds not built yet."""
+        """The HOST of the command line: `plain`, `profile:…`, or an executable.
+
+        Raises `UsageError` for kinds not built yet.
+        """
         if host == "plain":
             return cls.plain(env)
-        kind = host.partition(":")[0]
-        if kind in ("pid", "core", "profile") and ":" in host:
+        kind, colon, rest = host.partition(":")
+        if kind == "profile" and colon:
+            from dlwhy.hosts.profile import split
+
+            where, within = split(rest)
+            return cls.profile(where, env, within)
+        if kind in ("pid", "core") and colon:
             from dlwhy.errors import UsageError
 
             raise UsageError(f"host {host!r}: hosts of kind {kind!r} are not built yet")
@@ -70,6 +107,8 @@ class Options(Record):
     cpu: str | None = None
     """The processor: "x86-64" to "x86-64-v4", or one of Intel's as glibc up to 2.36 tells them apart ("haswell",
     "xeon_phi", "avx512_1"); of other machines as --cpu lists them. The one that dlwhy runs on by default."""
+    interp: str | None = None
+    """PT_INTERP of a `plain` host, which tells its machine; by default the first of the psABIs' that is there."""
 
 
 def check(
@@ -105,6 +144,26 @@ def each(
     return run([os.fspath(file) for file in files], host, options)
 
 
+def on(
+    files: Sequence[str | os.PathLike[str]], systems: Sequence[str | os.PathLike[str]], host: Host | None = None, *,
+    loader: str | None = None, library_path: str | None = None, libc: str | None = None, cwd: str | None = None,
+    secure: bool = False, caller: str | None = None, cpu: str | None = None,
+) -> MatrixReport:  # fmt: skip
+    """Return what each of several systems makes of every file, each in a fresh process of that system's host.
+
+    `systems` are as `--on` takes them: names that come with dlwhy, `all`, paths of profiles, `sysroot:DIR`. Directories
+    and archives are walked. Each file is examined as if its directory stood at the same path inside the system, so
+    that what it finds by $ORIGIN comes along. The host is looked up in the system; its environment is empty unless it
+    is given. Raises `UsageError` for a question that cannot be asked.
+    """
+    from dlwhy.matrix import on as run
+
+    if host is not None and host.env is None:
+        host = host.but(env={})
+    options = Options(None, _path(loader), library_path, libc, _path(cwd), secure, _path(caller), cpu)
+    return run([os.fspath(file) for file in files], [os.fspath(one) for one in systems], host, options)
+
+
 def unresolved(
     files: Sequence[str | os.PathLike[str]], *, env: Mapping[str, str] | None = None, sysroot: str | None = None,
     loader: str | None = None, library_path: str | None = None, libc: str | None = None, cwd: str | None = None,
@@ -121,6 +180,35 @@ def unresolved(
 
     options = Options(_path(sysroot), _path(loader), library_path, libc, _path(cwd), secure, None, cpu)
     return run([os.fspath(file) for file in files], dict(os.environ if env is None else env), options)
+
+
+def capture(
+    host: Host | None = None, *, names: Sequence[str | os.PathLike[str]] = (), everything: bool = False,
+    sysroot: str | None = None, loader: str | None = None, library_path: str | None = None, libc: str | None = None,
+    cwd: str | None = None, secure: bool = False, caller: str | None = None, cpu: str | None = None,
+) -> Profile:  # fmt: skip
+    """Return the profile of a host (by default `Host.plain`): all that a check in it needs, on whatever machine.
+
+    It holds the start of the process, libraries that many others need, and what `names` asks for: sonames, files, and
+    directories, whose files are all taken; with `everything` every library in the search directories.
+    `Profile.text` is the file that `Host.profile` reads. Raises `UsageError`, `DlwhyError`.
+    """
+    from dlwhy.capturing import Wanted
+    from dlwhy.capturing import capture as run
+
+    options = Options(_path(sysroot), _path(loader), library_path, libc, _path(cwd), secure, _path(caller), cpu)
+    return run(host, options, Wanted(tuple(os.fspath(name) for name in names), everything))
+
+
+def floor(files: Sequence[str | os.PathLike[str]]) -> FloorReport:
+    """Return what each file, with the libraries that come with it, needs a system to have at the least.
+
+    Each floor has the symbol or property that sets it, and what the next lower ones would be. Directories and archives
+    are walked, and their files also taken together. A file that cannot be examined has its reason in the report.
+    """
+    from dlwhy.floors import floor as run
+
+    return run([os.fspath(file) for file in files], Options())
 
 
 def tls(files: Sequence[str | os.PathLike[str]], *, sysroot: str | None = None) -> TlsReport:

@@ -65,7 +65,7 @@ def _host(question: Question, run: Run) -> HostReport:
     return HostReport(
         question.host_name, settings.program, settings.interpreter or None, "glibc" if known else None,
         libc.text if known else None, settings.machine.name, environment, question.inferred,
-        run.startup.but(kind=run.startup_kind, because=run.startup_because),
+        run.startup.but(kind=run.startup_kind, because=run.startup_because), question.profile,
     )  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def _bills(run: Run) -> tuple[TlsObject, ...]:
         users = [(one.elf, one.shown) for one in others if one.elf is not None]
         try:
             result.append(bill_of(victim.elf, victim.shown, users))
-        except ElfError:  # of a part of the tables that the loader never came to: the verdict stands without a bill
+        except (ElfError, Unknown):  # of a part that the loader never came to, or that a profile does not hold
             continue
     return tuple(result)
 
@@ -164,13 +164,21 @@ def _findings(question: Question, run: Run) -> tuple[Finding, ...]:
             ))  # fmt: skip
         if step.kind == "not-found" and request.action == "open" and "/" not in request.name and step.needed_by is None:
             here = f"{question.settings.cwd.rstrip('/')}/{request.name}"
-            if question.objects.files.exists(here):
+            if _exists(here, question):
                 findings.append(_finding(
                     "not-in-current-directory", request.name,
                     "a file of that name is in the current directory, where dlopen does not look: "
                     f"write ./{request.name}",
                 ))  # fmt: skip
     return (*findings, *_takers(run))
+
+
+def _exists(path: str, question: Question) -> bool:
+    """Whether a file is surely there."""
+    try:
+        return question.objects.files.exists(path)
+    except Unknown:
+        return False
 
 
 def _takers(run: Run) -> list[Finding]:
@@ -345,7 +353,7 @@ class _Walk:
             return tuple(name for _, name in plain_needs(self.process))
         try:
             return tuple(name for _, name in at.elf.dynamic.filters) if at.elf.dynamic is not None else ()
-        except DlwhyError:
+        except (DlwhyError, Unknown):
             return ()
 
     def model(self, at: LinkMap) -> tuple[str | None, bool]:
@@ -357,7 +365,7 @@ class _Walk:
             return known
         try:
             relocations = tls_relocations(at.elf) if at.elf is not None else None
-        except DlwhyError:
+        except (DlwhyError, Unknown):
             relocations = None
         found: tuple[str | None, bool] = (None, False)
         if relocations is not None:

@@ -6,6 +6,7 @@ DlwhyError                 base of all
 +-- ElfError               bytes that break a rule of the format: path, offset, rule
 |   +-- OutOfBounds        a read that would leave the file
 |   +-- TooLarge           more than an honest file can hold; what it means was not worked out
++-- ProfileError           a profile that cannot be used: damaged, of a newer schema, or none at all
 +-- UnsupportedError       a well-formed question that no row of data covers yet
 """
 
@@ -60,6 +61,10 @@ class TooLarge(ElfError):
 
     Unlike its siblings it says nothing of what a loader would do with these bytes.
     """
+
+
+class ProfileError(DlwhyError):
+    """A file that is no profile, or one that this release cannot read."""
 
 
 class UnsupportedError(DlwhyError):

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-_MAX_LINKS = 40
+MAX_LINKS = 40
 """Links followed in one path before ELOOP, as the kernel counts (path_resolution(7))."""
 
 
-def _parts(path: str) -> list[str]:
+def components(path: str) -> list[str]:
     """The components of a path, the first one last; "." where it ends as only a directory's can."""
     parts = [part for part in reversed(path.split("/")) if part and part != "."]
     return [".", *parts] if path.endswith(("/", "/.")) and parts else parts
@@ -54,7 +54,7 @@ class Files:
         if not self.root:
             return os.path.realpath(path)
         done = ""
-        todo = _parts(path)
+        todo = components(path)
         links = 0
         while todo:
             part = todo.pop()
@@ -74,11 +74,11 @@ class Files:
                     continue
                 raise FilesError(path, error.errno or 0, os.strerror(error.errno or 0)) from None
             links += 1
-            if links > _MAX_LINKS:
+            if links > MAX_LINKS:
                 raise FilesError(path, errno.ELOOP, os.strerror(errno.ELOOP))
             if target.startswith("/"):
                 done = ""
-            todo.extend(_parts(target))
+            todo.extend(components(target))
         return done or "/"
 
     def open(self, path: str) -> View:
@@ -153,6 +153,17 @@ class Files:
             return sorted(os.listdir(self.real(path)))
         except OSError as error:
             raise FilesError(path, error.errno or 0, error.strerror or str(error)) from None
+
+    def told(self, path: str) -> bytes:
+        """Return what the kernel of this machine says in a file of /proc, its first bytes. Raises `FilesError`.
+
+        A sysroot has no kernel of its own.
+        """
+        own = Files()
+        try:
+            return own.open(path).head
+        finally:
+            own.close()
 
     def close(self) -> None:
         """Give every descriptor back."""

@@ -10,6 +10,7 @@ from dlwhy.errors import DlwhyError, ElfError, UnsupportedError, UsageError
 from dlwhy.files import Files
 from dlwhy.hosts import executable
 from dlwhy.hosts.known import KnownHost, inferred, known_host
+from dlwhy.loader.faults import Unknown
 from dlwhy.loader.glibc import glibc
 from dlwhy.loader.host import (
     RTLD_DEEPBIND,
@@ -27,7 +28,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dlwhy.elf.file import Elf
     from dlwhy.elf.machine import Machine
-    from dlwhy.hosts.executable import Standalone
+    from dlwhy.hosts.executable import Standalone, Unstartable
 
 _NEWNS = 1 << 30
 _FLAGS = {
@@ -38,7 +39,8 @@ LOADER_VARIABLES = (
     "LD_LIBRARY_PATH", "LD_PRELOAD", "LD_AUDIT", "LD_BIND_NOW", "LD_BIND_NOT", "LD_DYNAMIC_WEAK", "LD_ORIGIN_PATH",
     "GLIBC_TUNABLES",
 )  # fmt: skip
-_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where programs are looked for when nothing tells."""
 _OVERRIDE = r"(?:glibc-)?2\.([0-9]+)$"
 
 
@@ -76,6 +78,10 @@ class Question(Record):
     """Whether the process's directory was named, so that a shell has to go there first."""
     standalone: Standalone | None
     """What a statically linked host can load by itself; None for any other."""
+    unstartable: Unstartable | None
+    """Why the kernel refuses to start the program; None where it does not, as far as is known."""
+    profile: str | None = None
+    """The profile of the system that all this is asked of; None for this machine, or a sysroot of it."""
 
 
 def parse_step(text: str) -> Request:
@@ -105,11 +111,16 @@ def mode_words(mode: int, new_namespace: bool) -> str:
     return "-".join(words + (["newns"] if new_namespace else []))
 
 
-def ask(steps: list[str], host: Host | None, options: Options) -> Question:
-    """Return the question. Raises `UsageError`, `FilesError`, `ElfError`."""
+def ask(steps: list[str], host: Host | None, options: Options, files: Files | None = None) -> Question:
+    """Return the question, asked of `files`: by default those of this system or of the sysroot.
+
+    Raises `UsageError`, `FilesError`, `ElfError`.
+    """
     if options.sysroot is not None and not os.path.isdir(options.sysroot):
         raise UsageError(f"--sysroot {options.sysroot}: no such directory")
-    files = Files(options.sysroot or "/")
+    if host is not None and host.captured is not None:
+        return _ask_there(steps, host, options)
+    files = files or Files(options.sysroot or "/")
     try:
         return _ask(steps, host, options, Objects(files))
     except DlwhyError:
@@ -117,7 +128,29 @@ def ask(steps: list[str], host: Host | None, options: Options) -> Question:
         raise
 
 
-def _ask(steps: list[str], host: Host | None, options: Options, objects: Objects) -> Question:
+def _ask_there(steps: list[str], host: Host, options: Options) -> Question:
+    """The question of a process in a captured system: what it asks of that system, the profile tells."""
+    from dlwhy.captured import captured
+
+    there = captured(host, options, [one.name for one in map(parse_step, steps) if one.action == "open"])
+    question = _ask(steps, there.host, there.options, Objects(there.files), there.program)
+    return question.but(shell=there.profile.shell, profile=there.profile.name)
+
+
+def ask_of(
+    steps: list[str], host: Host | None, options: Options, objects: Objects, program: executable.Program | None = None
+) -> Question:
+    """Return the question, asked of objects that are there already, with the host's `program` if it was found.
+
+    Raises as `ask`; the files of `objects` stay open.
+    """
+    return _ask(steps, host, options, objects, program)
+
+
+def _ask(
+    steps: list[str], host: Host | None, options: Options, objects: Objects, captured: executable.Program | None = None
+) -> Question:
+    """The question, asked of the files of `objects`; `captured` is the program of a process that was captured."""
     files = objects.files
     cwd = options.cwd or ("/" if files.root else os.getcwd())
     requests = [parse_step(step) for step in steps]
@@ -128,37 +161,50 @@ def _ask(steps: list[str], host: Host | None, options: Options, objects: Objects
     why = None
     missing = None
     if host is None or host.kind == "inferred":
-        given = host.env if host is not None else None
+        given = host
         host, why, requests, missing = _infer(requests, cwd, objects)
-        host = host.but(env=given)
+        if given is not None:
+            host = host.but(env=given.env, captured=given.captured, ours=given.ours)
         if host.kind == "executable" and missing is None and "/" not in host.target:
             try:
-                executable.find(host.target, _path_of(host, files), cwd, objects)
+                captured = executable.find(host.target, _path_of(host, files), cwd, objects)
             except UsageError:
                 missing = f"its host: no program named {host.target} is on PATH (name one with --host)"
+            except Unknown as unknown:
+                missing = str(unknown)
     env = dict(os.environ if host.env is None else host.env)
     alone: Standalone | None = None
-    if host.kind == "plain" or missing is not None:
-        program, argv0, path = None, "plain" if host.kind == "plain" else host.target, None
-    else:
-        found = executable.find(host.target, _path_of(host, files), cwd, objects)
-        argv0, path = found.argv0, found.path
-        remarks += found.remarks
-        env.update(found.env)
-        program = objects.elf(path)
-        if not _has_interpreter(program) and not executable.is_program(program):
-            raise UsageError(f"host {host.target!r}: {path} is a library, not a program")
-        if options.loader is None and not _has_interpreter(program):
-            alone = executable.standalone(program)
-    plain = _plain_machine(objects, options.loader, requests, cwd, why is not None) if program is None else None
-    settings, gap = _settings(program, plain, path, argv0, env, cwd, objects, options)
+    program, argv0, path = None, host.target, None
+    if host.kind != "plain" and missing is None:
+        try:
+            found = captured or executable.find(host.target, _path_of(host, files), cwd, objects)
+            argv0, path = found.argv0, found.path
+            remarks += found.remarks
+            env.update(found.env)
+            program, alone = _program(host, path, objects, options)
+        except Unknown as unknown:
+            missing = str(unknown)
+    if program is None and why is not None:
+        options = _as_opened(requests, cwd, objects, options)
+    settings, gap = _settings(program, path, argv0, env, cwd, objects, options)
+    refused = executable.unstartable(program, objects) if program is not None and options.loader is None else None
+    gap = gap if refused is None else None
     if "LD_TRACE_LOADED_OBJECTS" in env and alone is None:  # glibc elf/rtld.c, process_envvars: whatever its value
         gap = gap or "a process: with LD_TRACE_LOADED_OBJECTS set the loader lists objects and starts no program"
     return Question(
         settings, program, tuple(requests), objects, host.target, why, tuple(remarks), known_host(path), options.caller,
         missing or gap, {name: os.environ[name] for name in LOADER_VARIABLES if name in os.environ},
-        options.cwd is not None, alone,
+        options.cwd is not None, alone, refused,
     )  # fmt: skip
+
+
+def _program(host: Host, path: str, objects: Objects, options: Options) -> tuple[Elf, Standalone | None]:
+    """The program of the host, and what it loads by itself when no loader takes part in its start."""
+    program = objects.elf(path)
+    if not _has_interpreter(program) and not executable.is_program(program):
+        raise UsageError(f"host {host.target!r}: {path} is a library, not a program")
+    alone = options.loader is None and not _has_interpreter(program)
+    return program, executable.standalone(program) if alone else None
 
 
 def _has_interpreter(program: Elf) -> bool:
@@ -170,8 +216,8 @@ def _has_interpreter(program: Elf) -> bool:
 
 def _path_of(host: Host, files: Files) -> str:
     """Where a host without a slash is looked up: PATH of its environment, else of this process, else the usual."""
-    own = None if files.root else os.environ.get("PATH")
-    return (host.env or {}).get("PATH") or own or _DEFAULT_PATH
+    own = None if files.root or host.captured is not None else os.environ.get("PATH")
+    return (host.env or {}).get("PATH") or own or DEFAULT_PATH
 
 
 def _infer(requests: list[Request], cwd: str, objects: Objects) -> tuple[Host, str, list[Request], str | None]:
@@ -185,16 +231,14 @@ def _infer(requests: list[Request], cwd: str, objects: Objects) -> tuple[Host, s
                 elf = objects.elf(path)
                 if executable.is_program(elf):
                     return Host("executable", name, None), "the file itself is a program", [], None
-            except DlwhyError:
+            except (DlwhyError, Unknown):
                 pass
     found = next((hit for hit in (inferred(request.name) for request in opens) if hit is not None), None)
     made = []
     for request in requests:
         name = request.name
         relative = request.action == "open" and name and not name.startswith("/")
-        if relative and (
-            "/" in name or (inferred(name) is not None and objects.files.exists(f"{cwd.rstrip('/')}/{name}"))
-        ):
+        if relative and ("/" in name or (inferred(name) is not None and _exists(f"{cwd.rstrip('/')}/{name}", objects))):
             name = os.path.normpath(f"{cwd.rstrip('/')}/{name}")
             if found is not None and found[0] == "node":
                 name = _followed(name, objects)
@@ -209,28 +253,26 @@ def _infer(requests: list[Request], cwd: str, objects: Objects) -> tuple[Host, s
     return Host("executable", found[0], None), found[1], made, None
 
 
+def _exists(path: str, objects: Objects) -> bool:
+    """Whether a file is surely there."""
+    try:
+        return objects.files.exists(path)
+    except Unknown:
+        return False
+
+
 def _followed(name: str, objects: Objects) -> str:
     """The path that Node's require() opens: links are followed first, if they can be (node lib, Module._findPath)."""
     try:
         return objects.files.resolve(name)
-    except DlwhyError:
+    except (DlwhyError, Unknown):
         return name
 
 
 def _settings(
-    program: Elf | None,
-    plain: Machine | None,
-    path: str | None,
-    argv0: str,
-    env: dict[str, str],
-    cwd: str,
-    objects: Objects,
-    options: Options,
+    program: Elf | None, path: str | None, argv0: str, env: dict[str, str], cwd: str, objects: Objects, options: Options
 ) -> tuple[ProcessSettings, str | None]:
-    """The loader, its release and what the process starts with; with the fact that is missing, if one is.
-
-    `plain` is the machine of a process without a program of its own.
-    """
+    """The loader, its release and what the process starts with; with the fact that is missing, if one is."""
     gap: str | None = None
     explicit = options.loader is not None
     row: Machine | None
@@ -245,8 +287,8 @@ def _settings(
         except ElfError as error:
             interpreter, gap = row.interp, gap or f"how the kernel starts {error}"
     else:
-        row = plain or MACHINES[EM_X86_64, 2]
-        interpreter = options.loader or row.interp
+        row = _plain_machine(objects, options)
+        interpreter = options.loader or options.interp or row.interp
     if interpreter is None:  # statically linked
         bare = ProcessSettings(
             path, argv0, env, cwd, options.secure, row, glibc((0, 0)), "", None, False, row.page, 0, (0, 0)
@@ -272,6 +314,8 @@ def _settings(
                     break
     except DlwhyError as error:
         gap = gap or f"the loader: {error}"
+    except Unknown as unknown:
+        gap = gap or str(unknown)
     if options.libc is not None:
         import re
 
@@ -289,7 +333,7 @@ def _settings(
         from dlwhy.loader.processors import names_of
 
         names = names_of(row.e_machine)
-        if options.cpu not in names:
+        if names and options.cpu not in names:
             raise UsageError(f"--cpu {options.cpu}: of {row.name}, write {', '.join(names[:-1])} or {names[-1]}")
         gap = gap or refused(options.cpu, strings, interpreter)
     known = known_host(path)
@@ -314,30 +358,29 @@ def alone(path: str, env: dict[str, str], objects: Objects, options: Options) ->
         interpreter = elf.row.interp if elf.row is not None else None
     loader = options.loader or interpreter
     cwd = options.cwd or ("/" if objects.files.root else os.getcwd())
-    return _settings(elf, None, path, path, env, cwd, objects, options.but(loader=loader))
+    return _settings(elf, path, path, env, cwd, objects, options.but(loader=loader))
 
 
-def _plain_machine(
-    objects: Objects, loader: str | None, requests: list[Request], cwd: str, guessed: bool
-) -> Machine:
-    """The machine of `plain`: the loader's, that of what is opened first by its path, or the first that has a loader.
+def _as_opened(requests: list[Request], cwd: str, objects: Objects, options: Options) -> Options:
+    """Let an inferred `plain` be of the machine of what is opened first by its path, where there is a loader for it."""
+    names = [request.name for request in requests if request.action == "open" and "/" in request.name]
+    if options.loader is not None or options.interp is not None or not names:
+        return options
+    try:
+        row = objects.elf(names[0] if names[0].startswith("/") else f"{cwd.rstrip('/')}/{names[0]}").row
+    except DlwhyError:
+        return options
+    return options.but(interp=row.interp) if row is not None and _exists(row.interp, objects) else options
 
-    The second only for an inferred host, and where there is a loader for it.
-    """
+
+def _plain_machine(objects: Objects, options: Options) -> Machine:
+    loader = options.loader or options.interp
     if loader is not None:
         elf = objects.elf(loader)
         if elf.row is not None:
             return elf.row
         raise UnsupportedError(f"{loader}: no row of data covers {machine_name(elf.machine, elf.class_)}")
-    names = [request.name for request in requests if request.action == "open" and "/" in request.name]
-    if guessed and names:
-        try:
-            row = objects.elf(names[0] if names[0].startswith("/") else f"{cwd.rstrip('/')}/{names[0]}").row
-        except DlwhyError:
-            row = None
-        if row is not None and objects.files.exists(row.interp):
-            return row
     for row in MACHINES.values():
-        if objects.files.exists(row.interp):
+        if _exists(row.interp, objects):
             return row
     return MACHINES[EM_X86_64, 2]

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 HEAD = 8192
 """Bytes read when a file is opened."""
+MARGIN = 1024
+"""Bytes around a mark that are looked at together with it."""
 LARGEST_READ = 1 << 28
 """Bytes of one read at most. Larger tables are read in pieces; a single table beyond this is no honest one."""
 
@@ -76,6 +78,13 @@ class View:
         if end <= self.size and 0 <= size <= LARGEST_READ:
             return self._fetch(offset, size)
         return self.read(offset, min(size, self.size - offset))
+
+    def around(self, mark: bytes, offset: int, size: int, whole: bool = False) -> list[bytes]:  # noqa: ARG002
+        """Return pieces of up to `size` bytes at `offset` that hold every place of `mark` with `MARGIN` bytes around.
+
+        It is one piece with all of them, except of a captured file. With `whole` it is one piece there, too, or none.
+        """
+        return [self.some(offset, size)]
 
     def _fetch(self, offset: int, size: int) -> bytes:  # of a literal everything is in the head
         raise OutOfBounds(self.path, offset, f"{size} bytes wanted, but only {len(self.head)} are kept")

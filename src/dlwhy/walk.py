@@ -111,10 +111,10 @@ class _Walker:
             try:
                 archives.unpack(path, directory)
             except DlwhyError as error:
-                yield self.refuse(name, _renamed(str(error), path, name))
+                yield self.refuse(name, renamed(str(error), path, name))
                 return
             for report in self._members(directory):
-                yield _renamed(report, directory, f"{name}!")
+                yield renamed(report, directory, f"{name}!")
 
     def _members(self, directory: str) -> Iterator[Any]:
         for inner, subdirectories, names in os.walk(directory):
@@ -146,14 +146,14 @@ def _loadable(path: str) -> bool:
     return head[:4] == b"\x7fELF" and int.from_bytes(head[16:18], "big" if big else "little") in _EXECUTABLE_TYPES
 
 
-def _renamed(value: _T, old: str, new: str) -> _T:
-    """Return a report with the path of a directory of our own replaced by what the reader knows."""
+def renamed(value: _T, old: str, new: str) -> _T:
+    """Return a report with a path, that of a directory of our own, replaced by what the reader knows."""
     if isinstance(value, str):
         return value.replace(old, new)  # type: ignore[return-value]
     if isinstance(value, Record):
-        return type(value)(*(_renamed(part, old, new) for part in value))
+        return type(value)(*(renamed(part, old, new) for part in value))
     if isinstance(value, tuple | list):
-        return type(value)(_renamed(part, old, new) for part in value)
+        return type(value)(renamed(part, old, new) for part in value)
     if isinstance(value, dict):
-        return {_renamed(key, old, new): _renamed(part, old, new) for key, part in value.items()}  # type: ignore[return-value]
+        return {renamed(key, old, new): renamed(part, old, new) for key, part in value.items()}  # type: ignore[return-value]
     return value

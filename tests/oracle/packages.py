@@ -151,8 +151,8 @@ def _suite() -> str:
     return found[1]
 
 
-def _fetched(command: list[str | Path], directory: Path, pattern: str) -> Path:
-    """The file that a registry's client puts into a directory of its own, kept from then on."""
+def fetched(command: list[str | Path], directory: Path, pattern: str) -> Path:
+    """Return the file that a registry's client puts into a directory, kept from then on. Raises `OSError`."""
     if not list(directory.glob(pattern)):
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
@@ -166,7 +166,7 @@ def _wheel(name: str, root: Path) -> str:
     """Unpack a wheel for the root's Python; its version."""
     python = os.readlink(root / "usr/bin/python3").removeprefix("python")
     platforms = [f"--platform=manylinux_2_{minor}_x86_64" for minor in range(36, 4, -1)]
-    file = _fetched(
+    file = fetched(
         [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-cache-dir",
          "--implementation=cp", f"--python-version={python}", *platforms, "--platform=manylinux2014_x86_64",
          "--platform=manylinux1_x86_64", name],
@@ -182,7 +182,7 @@ def _wheel(name: str, root: Path) -> str:
 def _npm(name: str, root: Path) -> str:
     """Unpack an npm package; its version."""
     plain = name.replace("@", "").replace("/", "-")
-    file = _fetched(["npm", "pack", "--silent", name], cache() / "npm" / plain, "*.tgz")
+    file = fetched(["npm", "pack", "--silent", name], cache() / "npm" / plain, "*.tgz")
     place = Path(f"{root}{NODE_MODULES}/{name}")
     place.mkdir(parents=True)
     listed = []

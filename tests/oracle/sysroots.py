@@ -100,12 +100,15 @@ class Index:
         """The version that the suite has."""
         return self._fields[name]["Version"]
 
-    def closure(self, names: Iterable[str]) -> list[str]:
-        """Packages and all that they depend on; of alternatives the first that the suite has."""
+    def closure(self, names: Iterable[str], without: str = "") -> list[str]:
+        """Packages and all that they depend on; of alternatives the first that the suite has.
+
+        What fits the pattern `without` is left out, with all that only it depends on.
+        """
         todo, found = sorted(names, reverse=True), dict[str, None]()
         while todo:
             name = todo.pop()
-            if name in found:
+            if name in found or (without and re.fullmatch(without, name)):
                 continue
             if name not in self._fields:
                 raise OSError(f"{self.suite} has no package {name}")

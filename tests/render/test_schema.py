@@ -27,9 +27,7 @@ PROMISED = {
     "CheckReport": "schema command host steps static_tls tls findings cures not_cures",
     "HostReport": "name executable loader libc libc_version machine environment startup",
     "Startup": "outcome message exit_status loaded",
-    "Step": (
-        "request mode outcome message kind stage object needed_by loaded unloaded because basis assumptions"
-    ),
+    "Step": ("request mode outcome message kind stage object needed_by loaded unloaded because basis assumptions"),
     "StaticTls": "size tcb used free align surplus optional_left blocks",
     "StaticBlock": "object module_id size align offset when forced_by",
     "TlsObject": "object size align model shares padding unattributed triggers provenance",
@@ -71,9 +69,12 @@ def check(text: str) -> dict[str, object]:
     """Validate a document; it may not hold a key that the schema does not describe, either."""
     document = json.loads(text)
     VALIDATOR.validate(document)
-    titles = {"check": "CheckReport", "tls": "TlsReport", "tree": "TreeReport", "unresolved": "UnresolvedReport"}
+    titles = {
+        "check": "CheckReport", "tls": "TlsReport", "tree": "TreeReport", "unresolved": "UnresolvedReport",
+        "floor": "FloorReport",
+    }  # fmt: skip
     title = titles[document["command"]]
-    title = "FailedReport" if "subject" in document else title
+    title = "FailedReport" if "subject" in document else "MatrixReport" if "rows" in document else title
     assert unknown_keys(document, objects()[title]) == []
     return document  # type: ignore[no-any-return]
 

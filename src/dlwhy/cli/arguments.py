@@ -14,12 +14,14 @@ COMMANDS: dict[str, str] = {
     "check": "would these loads succeed, in this order, in that process, and if not: why, who, what cures it",
     "tls": "whose bytes are in the TLS segment, and which relocations force it into the static block",
     "tree": "which objects come along, found where and why; which are missing, tried where",
+    "capture": "which facts of a host does a check in it need, written as a profile for other machines",
     "unresolved": "which symbols and versions does nothing define in the load set of each file, as ldd -r lists them",
+    "floor": "what is the smallest system that has all a file asks for, and which symbol or property sets it",
 }
 """Command -> the question it answers."""
 
-FORMATS = ("text", "json")
-"""What --format and -o accept."""
+FORMATS = ("text", "json", "markdown")
+"""What --format and -o accept; the last of `check --on`."""
 
 _STEP = """\
 STEP is a path or soname exactly as dlopen would get it, with flags in front if wanted: FLAGS:NAME, FLAGS being words
@@ -29,6 +31,10 @@ as the host: would it start? Without any STEP: would the host start?
 
 With --each every operand is a file, a directory or an archive (zip, wheel, jar, tar); a member of an archive is shown
 as ARCHIVE!/MEMBER. With --format json each report is one line."""
+_HOST = """\
+HOST is an executable (path, or name in PATH) or `plain`, the default. The profile holds what it starts with, libraries
+that many others need, and where the process looks for libraries; --with and --with-all add to it. `--host profile:FILE`
+then asks of that process, `--host profile:FILE:HOST` of another one in that system."""
 _STATUS = """\
 exit status: 0 would load; 10 would fail or die; 11 undecided, with the missing fact named; 1 dlwhy itself failed;
 2 usage; 3 nothing to examine"""
@@ -94,7 +100,7 @@ def build(command: str | None) -> argparse.ArgumentParser:
     parser = _Parser(
         f"dlwhy {command}",
         question[0].upper() + question[1:] + "?",
-        f"{_STEP}\n\n{_STATUS}" if command == "check" else _STATUS,
+        {"check": f"{_STEP}\n\n{_STATUS}", "capture": _HOST}.get(command, _STATUS),
     )
     if command == "check":
         parser.add_argument("steps", metavar="STEP", nargs="*", help="what to load, in this order, in one process")
@@ -102,28 +108,53 @@ def build(command: str | None) -> argparse.ArgumentParser:
             "--each", action="store_true",
             help="every file in a fresh process, one report each; directories and archives are walked",
         )  # fmt: skip
+        parser.add_argument(
+            "--on", metavar="SYSTEMS", action="append", default=[],
+            help="ask other systems, a column each: names that come with dlwhy (all: every one), profiles,"
+            " sysroot:DIR, joined by commas (repeatable); as with --each every operand is a file, and it stands in the"
+            " system with its directory",
+        )  # fmt: skip
     elif command == "tls":
         parser.add_argument("files", metavar="FILE", nargs="*", help="ELF files")
         parser.add_argument("--sysroot", metavar="DIR", help="look everything up inside DIR, as chroot would")
+    elif command == "floor":
+        told = "libraries and programs, each with what comes with it; directories and archives are walked"
+        parser.add_argument("files", metavar="FILE", nargs="*", help=told)
     elif command == "unresolved":
         told = "libraries or programs, each taken by itself; directories and archives are walked"
         parser.add_argument("files", metavar="FILE", nargs="*", help=told)
+    elif command == "capture":
+        _capture(parser)
+        return parser
     else:
         parser.add_argument("file", metavar="FILE", nargs="?", help="a library, as dlopen would get it, or a program")
-    if command != "tls":
+    if command not in ("tls", "floor"):
         _process(parser, command != "unresolved")
-    _output(parser)
+    _output(parser, FORMATS if command == "check" else FORMATS[:2])
     return parser
 
 
-def _process(parser: argparse.ArgumentParser, hosted: bool) -> None:
+def _capture(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("host", metavar="HOST", nargs="?", help="the process to describe; `plain` without")
+    parser.add_argument(
+        "--with", dest="names", metavar="NAME", action="append", default=[],
+        help="a soname, a file, or a directory with all its files, to be held as well (repeatable)",
+    )  # fmt: skip
+    parser.add_argument("--with-all", action="store_true", help="every library in the search directories as well")
+    _process(parser, True, False)
+    parser.add_argument("-o", dest="output", metavar="PATH", help="write to PATH instead of standard output")
+
+
+def _process(parser: argparse.ArgumentParser, hosted: bool, asked: bool = True) -> None:
     from dlwhy.loader.processors import every_name
 
     add = parser.add_argument_group("the process").add_argument
-    if hosted:
+    if hosted and asked:
         add(
             "--host", metavar="HOST",
-            help="an executable (path, or name in PATH) or `plain`, a C program that needs only libc; inferred without",
+            help="an executable (path, or name in PATH); `plain`, a C program that needs only libc; or"
+            " profile:FILE[:HOST], FILE being what `dlwhy capture` wrote, or debian11, debian12, debian13, debian-sid"
+            " or musl; inferred without",
         )  # fmt: skip
     add("--env", metavar="NAME=VALUE", action="append", default=[], help="a variable of its environment (repeatable)")
     add("--clear-env", action="store_true", help="start from an empty environment")
@@ -143,9 +174,10 @@ def _process(parser: argparse.ArgumentParser, hosted: bool) -> None:
     )  # fmt: skip
 
 
-def _output(parser: argparse.ArgumentParser) -> None:
+def _output(parser: argparse.ArgumentParser, formats: tuple[str, ...]) -> None:
     add = parser.add_argument_group("output").add_argument
-    add("--format", choices=FORMATS, default="text", help="default: text")
+    more = "; markdown is for --on" if "markdown" in formats else ""
+    add("--format", choices=formats, default="text", help=f"default: text{more}")
     add(
         "-o", dest="outputs", metavar="FORMAT=PATH", action="append", default=[],
         help="write FORMAT to PATH as well (repeatable)",

@@ -13,11 +13,21 @@ if TYPE_CHECKING:
 
     from dlwhy.api import Host
     from dlwhy.render.style import Style
-    from dlwhy.report import CheckReport, FailedReport, TlsReport, TreeReport, UnresolvedReport
+    from dlwhy.report import (
+        CheckReport,
+        FailedReport,
+        FloorReport,
+        MatrixReport,
+        TlsReport,
+        TreeReport,
+        UnresolvedReport,
+    )
 
     Arguments = argparse.Namespace | SimpleNamespace
-    Report = CheckReport | FailedReport | TlsReport | TreeReport | UnresolvedReport
+    Report = CheckReport | FailedReport | FloorReport | MatrixReport | TlsReport | TreeReport | UnresolvedReport
 
+_PROCESS = ("sysroot", "loader", "library_path", "libc", "cwd", "secure", "cpu")
+"""The options that every command with a process has."""
 _PIPE_CLOSED = 141
 """As a shell reports a process that SIGPIPE ended."""
 _INTERRUPTED = 130
@@ -142,12 +152,17 @@ def _parse(words: list[str]) -> tuple[str, Arguments]:
 def _command(command: str, arguments: Arguments) -> int:
     from dlwhy.errors import UsageError
 
+    if command == "capture":
+        return _capture(arguments)
     for item in arguments.outputs:
         from dlwhy.cli.arguments import FORMATS
 
         name, _, path = item.partition("=")
         if name not in FORMATS or not path:
             raise UsageError(f"-o {item}: write FORMAT=PATH, FORMAT being {' or '.join(FORMATS)}")
+    wanted = (arguments.format, *(item.partition("=")[0] for item in arguments.outputs))
+    if "markdown" in wanted and not getattr(arguments, "on", ()):
+        raise UsageError("markdown: only the matrix of check --on is drawn so")
     statuses: list[int] = []
     sinks = _Sinks(arguments)
     reports = _reports(command, arguments)
@@ -158,13 +173,35 @@ def _command(command: str, arguments: Arguments) -> int:
     finally:
         reports.close()  # an archive that was unpacked is removed, also when whoever reads us has gone
     if not statuses:
-        named = arguments.steps if command == "check" else arguments.files if command == "unresolved" else []
+        named = arguments.steps if command == "check" else arguments.files if command in ("unresolved", "floor") else []
         what = f"no program and no library in {', '.join(named)}" if named else "no file was named"
         _complain(command, f"nothing to examine: {what}")
         return 3
     from dlwhy.report import worst
 
     return worst(statuses)
+
+
+def _capture(arguments: Arguments) -> int:
+    """Write the profile of a host. Raises `DlwhyError`."""
+    from dlwhy import api
+    from dlwhy.errors import FilesError
+
+    host = _host(arguments) or api.Host.plain()
+    if host.kind == "inferred":
+        host = api.Host.plain(host.env)
+    options = {name: getattr(arguments, name) for name in (*_PROCESS, "caller")}
+    text = api.capture(host, names=arguments.names, everything=arguments.with_all, **options).text()
+    if arguments.output is None:
+        sys.stdout.write(text)
+        return 0
+    try:
+        with open(arguments.output, "w", encoding="ascii") as file:
+            file.write(text)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise FilesError(arguments.output, 0, f"cannot be written: {reason}") from None
+    return 0
 
 
 def _reports(command: str, arguments: Arguments) -> Generator[Report]:
@@ -174,17 +211,23 @@ def _reports(command: str, arguments: Arguments) -> Generator[Report]:
         if arguments.files:
             yield api.tls(arguments.files, sysroot=arguments.sysroot)
         return
-    names = ["sysroot", "loader", "library_path", "libc", "cwd", "secure", "cpu"]
+    if command == "floor":
+        floors = api.floor(arguments.files)
+        if floors.files:
+            yield floors
+        return
     if command == "unresolved":
         if arguments.files:
-            common = {name: getattr(arguments, name) for name in names}
+            common = {name: getattr(arguments, name) for name in _PROCESS}
             yield from api.unresolved(arguments.files, env=_environment(arguments), **common)
         return
     host = _host(arguments)
-    options = {name: getattr(arguments, name) for name in [*names, "caller"]}
+    options = {name: getattr(arguments, name) for name in (*_PROCESS, "caller")}
     if command == "tree":
         if arguments.file is not None:
             yield api.tree(arguments.file, host, **options)
+    elif arguments.on:
+        yield from _matrix(arguments, host)
     elif arguments.each:
         import gc
 
@@ -194,9 +237,28 @@ def _reports(command: str, arguments: Arguments) -> Generator[Report]:
         yield api.check(arguments.steps, host, **options)
 
 
+def _matrix(arguments: Arguments, host: Host | None) -> Generator[Report]:
+    """The report of --on, if there is anything to report on. Raises `UsageError`."""
+    import gc
+
+    from dlwhy import api
+    from dlwhy.errors import UsageError
+
+    if arguments.sysroot is not None:
+        raise UsageError("--on with --sysroot: write --on sysroot:DIR")
+    gc.enable()
+    systems = [word for item in arguments.on for word in item.split(",") if word]
+    options = {name: getattr(arguments, name) for name in (*_PROCESS, "caller") if name != "sysroot"}
+    report = api.on(arguments.steps, systems, host, **options)
+    if report.rows:
+        yield report
+
+
 def _host(arguments: Arguments) -> Host | None:
     from dlwhy.api import Host
 
+    if arguments.host is not None and arguments.host.startswith("profile:"):
+        return _in_profile(arguments)
     env = _environment(arguments)
     if env is None:
         return Host.named(arguments.host) if arguments.host is not None else None
@@ -205,8 +267,30 @@ def _host(arguments: Arguments) -> Host | None:
     return Host.named(arguments.host, env)
 
 
+def _in_profile(arguments: Arguments) -> Host:
+    """A host in a captured system: what --env changes, it changes of that process's environment."""
+    from dlwhy.api import Host
+    from dlwhy.hosts.profile import load, split
+
+    where, within = split(arguments.host.partition(":")[2])
+    profile = load(where)
+    own = {} if arguments.clear_env or within is not None else profile.environment
+    return Host.profile(profile, own | _changes(arguments), within)
+
+
 def _environment(arguments: Arguments) -> dict[str, str] | None:
     """The environment that the options ask for; None for this process's own. Raises `UsageError`."""
+    changes = _changes(arguments)
+    if not changes and not arguments.clear_env:
+        return None
+    import os
+
+    bare = arguments.clear_env or getattr(arguments, "on", ())  # another system has nothing of this environment
+    return ({} if bare else dict(os.environ)) | changes
+
+
+def _changes(arguments: Arguments) -> dict[str, str]:
+    """The variables that --env sets. Raises `UsageError`."""
     from dlwhy.errors import UsageError
 
     changes: dict[str, str] = {}
@@ -215,11 +299,7 @@ def _environment(arguments: Arguments) -> dict[str, str] | None:
         if not equals or not name:
             raise UsageError(f"--env {item}: write NAME=VALUE")
         changes[name] = value
-    if not changes and not arguments.clear_env:
-        return None
-    import os
-
-    return ({} if arguments.clear_env else dict(os.environ)) | changes
+    return changes
 
 
 class _Sinks:
@@ -265,6 +345,10 @@ class _Sinks:
             from dlwhy.render.json_v1 import render
 
             return render(report, line=many)
+        if name == "markdown":
+            from dlwhy.render.markdown import matrix
+
+            return matrix(report)  # type: ignore[arg-type]  # held by _command
         style = self._styles.get(stream is None)
         if style is None:
             from dlwhy.render.style import Style
@@ -287,10 +371,18 @@ def _text(report: Any, style: Style) -> str:
         from dlwhy.render.text_tree import tree
 
         return tree(report, style)
+    if report.command == "floor":
+        from dlwhy.render.text_floor import floor
+
+        return floor(report, style)
     if report.command == "unresolved":
         from dlwhy.render.text_unresolved import unresolved
 
         return unresolved(report, style)
+    if hasattr(report, "rows"):
+        from dlwhy.render.text_matrix import matrix
+
+        return matrix(report, style)
     from dlwhy.render import text
 
     return text.failed(report, style) if report.exit_status == 1 else text.check(report, style)

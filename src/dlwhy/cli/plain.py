@@ -26,9 +26,11 @@ def plain(words: Sequence[str]) -> SimpleNamespace | None:
 
     command, *operands = words
     if command == "check":
-        return SimpleNamespace(steps=operands, each=False, **PROCESS, **OUTPUT)
+        return SimpleNamespace(steps=operands, each=False, on=(), **PROCESS, **OUTPUT)
     if command == "tls":
         return SimpleNamespace(files=operands, sysroot=None, **OUTPUT)
+    if command == "floor":
+        return SimpleNamespace(files=operands, **OUTPUT)
     if command == "unresolved":
         process = {name: value for name, value in PROCESS.items() if name not in ("host", "caller")}
         return SimpleNamespace(files=operands, **process, **OUTPUT)

@@ -99,6 +99,12 @@ class Cache:
         end = self._data.find(b"\0", at)
         return self._data[at:end] if 0 <= at <= end else b""
 
+    def paths(self) -> list[str]:
+        """Return the file of every entry, in order."""
+        unpack, start, size = self._entry.unpack_from, self._start, self._entry.size
+        rows = (unpack(self._data, start + index * size) for index in range(self._count if self.usable else 0))
+        return [self._string(row[2]).decode("utf-8", "surrogateescape") for row in rows]
+
     def _key(self, index: int) -> bytes:
         return self._string(self._entry.unpack_from(self._data, self._start + index * self._entry.size)[1])
 

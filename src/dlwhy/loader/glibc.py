@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 OLDEST, NEWEST = (2, 17), (2, 43)
 """The releases whose sources were read; outside them a check is undecided."""
 
+MEASURED = ((2, 31), (2, 36), (2, 41), (2, 43))
+"""The releases that are compared with real loaders (docs/agreement.md)."""
+
 _NOT_DEFINED = "not defined in file {file} with link time reference"
 
 _ABIS = (
@@ -265,8 +268,8 @@ class Backport(Record):
 BACKPORTS: tuple[Backport, ...] = (
     Backport(
         None, b"Debian GLIBC", {"machine_before_ident": True, "refused_flags_passed_over": True},
-        "Debian: a file of another machine, or on arm of another floating-point ABI, is passed over whatever else is "
-        "wrong with e_ident behind its class [M]",
+        "Debian: a file of another machine is passed over whatever else is wrong with e_ident behind its class [M], "
+        "and so is, on arm, one of another floating-point ABI [M]",
     ),
     Backport(
         None, b"Ubuntu GLIBC", {"machine_before_ident": True, "refused_flags_passed_over": True},

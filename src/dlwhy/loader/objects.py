@@ -59,7 +59,7 @@ class LoaderFacts:
         """Its read-only data: where marks of backports are looked for."""
         for row in elf.loads:
             if not row[1] & 2 and row[5] <= _LARGEST_RODATA:  # not writable
-                data = elf.view.some(row[2], row[5])
+                data = b"".join(elf.view.around(b"/lib", row[2], row[5], whole=True))
                 if b"/lib" in data:
                     self.strings += data
         self.release: tuple[int, int] | None = None
@@ -139,6 +139,10 @@ class Objects:
             found = self._elves[path] = Elf(self.view(path))
         return found
 
+    def held(self) -> tuple[set[int], set[int]]:
+        """Return the ids of the views, and of the facts, that are kept of files."""
+        return {id(one) for one in self._views.values()}, {id(one) for one in self._elves.values()}
+
     def loader_facts(self, path: str) -> LoaderFacts:
         """Return what a loader binary says about itself. Raises `FilesError` or `ElfError`."""
         found = self._loaders.get(path)
@@ -153,9 +157,10 @@ class Objects:
             for row in elf.loads:
                 if row[5] > _LARGEST_RODATA:
                     continue
-                told = _banner(elf.view.some(row[2], row[5]))
-                if told is not None:
-                    return told
+                for data in elf.view.around(_VERSION, row[2], row[5]):
+                    told = _banner(data)
+                    if told is not None:
+                        return told
         except DlwhyError:
             pass
         return None
@@ -175,21 +180,16 @@ class Objects:
         return self._cache
 
     def grants(self, size: int) -> bool | None:
-        """Whether the kernel that dlwhy runs on lets a process have `size` private bytes; None when that is not known.
+        """Whether the kernel lets a process have `size` private bytes; None when that is not known.
 
         Linux mm/util.c, __vm_enough_memory: by default only what exceeds memory and swap together is refused.
         """
-        from dlwhy.files import Files
-
-        own = Files()
         try:
-            mode = own.open("/proc/sys/vm/overcommit_memory").head.strip()
-            words = own.open("/proc/meminfo").head.split()
+            mode = self.files.told("/proc/sys/vm/overcommit_memory").strip()
+            words = self.files.told("/proc/meminfo").split()
             total = 1024 * sum(int(words[words.index(name) + 1]) for name in (b"MemTotal:", b"SwapTotal:"))
         except (DlwhyError, ValueError, IndexError):
             return None
-        finally:
-            own.close()
         if mode == b"1":
             return True
         if mode != b"0" or total // 2 < size <= total:  # releases of the kernel differ on what is nearly all
@@ -197,18 +197,15 @@ class Objects:
         return size <= total
 
     def cpu(self) -> tuple[frozenset[str] | None, bool | None]:
-        """Return what /proc/cpuinfo tells of the processor that dlwhy runs on: (its flags, whether it is Intel's).
+        """Return what /proc/cpuinfo tells of the processor: (its flags, whether it is Intel's).
 
         None for what it does not tell, as on a machine that is no x86.
         """
         if self._cpu is None:
-            from dlwhy.files import Files
-
             vendor: bool | None = None
             flags: frozenset[str] | None = None
-            own = Files()
             try:
-                text = own.open("/proc/cpuinfo").head.decode("ascii", "replace")
+                text = self.files.told("/proc/cpuinfo").decode("ascii", "replace")
                 for line in text.splitlines():
                     key, _, value = line.partition(":")
                     if key.strip() == "vendor_id" and vendor is None:
@@ -217,6 +214,5 @@ class Objects:
                         flags = frozenset(value.split())
             except DlwhyError:
                 pass
-            own.close()
             self._cpu = (flags, vendor)
         return self._cpu

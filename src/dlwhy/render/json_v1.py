@@ -5,12 +5,24 @@ from __future__ import annotations
 import json
 
 from dlwhy.record import Record
-from dlwhy.report import SCHEMA, CheckReport, FailedReport, TlsReport, TreeReport, UnresolvedReport
+from dlwhy.report import SCHEMA
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dlwhy.report import (
+        CheckReport,
+        FailedReport,
+        FloorReport,
+        MatrixReport,
+        TlsReport,
+        TreeReport,
+        UnresolvedReport,
+    )
+
+    Report = CheckReport | FailedReport | FloorReport | MatrixReport | TlsReport | TreeReport | UnresolvedReport
 
 
-def render(
-    report: CheckReport | FailedReport | TlsReport | TreeReport | UnresolvedReport, line: bool = False
-) -> str:
+def render(report: Report, line: bool = False) -> str:
     """Return the report as JSON, two spaces deep or in one `line`.
 
     ASCII only, so that every stream can carry it: bytes that are no UTF-8 stay as lone surrogates (os.fsencode in

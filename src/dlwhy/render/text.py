@@ -66,7 +66,7 @@ def failed(report: FailedReport, style: Style) -> str:
 def _where(report: CheckReport) -> str:
     host = report.host
     release = [f"{host.libc} {host.libc_version}"] if host.libc else []
-    return f" ({', '.join([*release, host.machine])})"
+    return f" ({', '.join([*release, host.machine, *([host.profile] if host.profile else [])])})"
 
 
 def _verdict(style: Style, verdict: str, outcome: str, kind: str | None) -> list[str]:

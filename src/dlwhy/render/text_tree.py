@@ -33,6 +33,7 @@ def tree(report: TreeReport, style: Style) -> str:
     if report.host is not None and not style.quiet:
         host = report.host
         release = f"{host.libc} {host.libc_version}, {host.machine}" if host.libc else host.machine
+        release += f", {host.profile}" if host.profile else ""
         why = f": {host.inferred} (--host names another)" if host.inferred else ""
         lines += block(style, "host", f"{host.name} ({release}){why}")
     return "\n".join(lines) + "\n"
