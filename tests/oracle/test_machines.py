@@ -37,6 +37,8 @@ SUITE = "trixie"
 FOUND = (
     ("arm64", 3, 24, "corrupt"), ("arm64", 3, 48, "faults"), ("arm64", 2, 4, "marks"), ("arm64", 31, 48, "corrupt"),
     ("i386", 3, 6, "faults"), ("i386", 3, 12, "tls"), ("i386", 5, 26, "spaces"), ("armhf", 5, 39, "corrupt"),
+    ("arm64", FIXED, 27, "tls"), ("riscv64", 77, 6, "corrupt"), ("ppc64el", FIXED, 3, "corrupt"),
+    ("i386", 77, 47, "corrupt"),
 )  # fmt: skip
 
 

@@ -236,7 +236,7 @@ def check_segments(
     for kind, _flags, offset, vaddr, _paddr, filesz, memsz, align in headers:
         if kind == PT_DYNAMIC:
             if filesz or not libc.empty_dynamic_skipped:
-                dynamic = True
+                dynamic = vaddr != 0  # l_ld, of which 0 means none
             empty_dynamic |= filesz == 0
         elif kind == PT_LOAD:
             if libc.p_align_checked:

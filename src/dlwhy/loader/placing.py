@@ -109,6 +109,10 @@ def try_static(process: Process, of: LinkMap, found: Definition) -> None:
 
 
 def _settle(process: Process, victim: LinkMap, place: tuple[int, int], by: LinkMap) -> None:
+    memsz = victim.tls.memsz if victim.tls is not None else 0
+    if process.machine.variant == 1 and process.started and memsz and place[0] < place[1]:
+        why = f"an alignment of 0 puts the {memsz} bytes of its TLS segment over those of others"
+        raise Unknown(f"what {victim.shown} spoils: {why}", "relocate")
     victim.tls_offset, victim.tls_before = place
     if victim.tls_offset == port(process.machine).no_offset:  # as good as none
         victim.tls_offset = None
