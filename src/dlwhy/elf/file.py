@@ -263,7 +263,8 @@ class Elf:
             return Unmapped(self.path, rule, 1 << 64)
         low, high = loads[0][3] & -self.page, loads[-1][3] + loads[-1][6]
         high += -high % self.page
-        beside = vaddr - high if vaddr >= high else low - vaddr if vaddr < low else 0
+        whole = 1 << 8 * self.layout.word_size  # addresses wrap round: a large one may lie just before the object
+        beside = 0 if low <= vaddr < high else min((vaddr - high) % whole, (low - vaddr) % whole)
         return Unmapped(self.path, rule, max(beside, 1 if vaddr + size > high else 0))
 
     def _bytes(self, offset: int, size: int) -> bytes:
