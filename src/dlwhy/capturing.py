@@ -60,6 +60,8 @@ class Wanted(Record):
     """Whether all libraries in the search directories are taken."""
     facts: tuple[str, ...] = ()
     """Sonames or files, of which the tables are kept."""
+    common: tuple[str, ...] = COMMON
+    """Sonames that a profile has unless somebody wants it without."""
     directories: tuple[str, ...] = ()
     """Directories whose names are kept, whoever looks into them."""
 
@@ -73,7 +75,7 @@ def capture(host: Host | None, options: Options, wanted: Wanted) -> Profile:
     try:
         made = _Capture(ask([], host, options, files), options, files)
         made.start()
-        made.take((*COMMON, *wanted.facts))
+        made.take((*wanted.common, *wanted.facts))
         made.take(wanted.names, named=True)
         if wanted.everything:
             made.take(made.search_directories())
