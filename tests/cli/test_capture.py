@@ -75,6 +75,15 @@ def test_mistakes(words: tuple[str, ...], status: int, told: str) -> None:
     assert done.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("cut", [2, 40, 700, 5000])
+def test_a_profile_that_is_cut_off(profile: Path, tmp_path: Path, cut: int) -> None:
+    """A truncated profile is one sentence, also in a process that has imported nothing of json."""
+    (tmp_path / "cut.json").write_bytes(profile.read_bytes()[: -cut])
+    done = dlwhy("check", "x.so", "--host", f"profile:{tmp_path / 'cut.json'}")
+    assert (done.status, done.out) == (1, "")
+    assert done.err == f"dlwhy check: profile {tmp_path / 'cut.json'}: no JSON text: it is cut off, or damaged\n"
+
+
 def test_a_file_of_another_machine(system: System, profile: Path, tmp_path: Path) -> None:
     """A library for another machine than the profile's fails there, in the loader's words."""
     data = bytearray((system.root / "app/libgood.so").read_bytes())

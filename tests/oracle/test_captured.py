@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.oracle import musl
 from tests.oracle.agreement import workshop
 from tests.oracle.captured import BESIDE, INSIDE, difference, of_libraries, of_scenario, undecided
 from tests.oracle.libraries import shared_objects
 from tests.oracle.scenarios import FAMILIES, scenario
-from tests.oracle.sysroots import SUITES, roots
+from tests.oracle.sysroots import SUITES, foreign, roots
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,3 +82,26 @@ def test_libraries_by_their_tables(loader: str) -> None:
         assert difference(pair) is None, path
         count += 1
     assert count >= LIBRARIES // 2
+
+
+@pytest.mark.parametrize("family", ["tls", "graph", "search", "versions"])
+def test_musl_in_a_profile(family: str) -> None:
+    """Under musl a scenario has the same report of a profile, too."""
+    root = musl.roots()["musl trixie"]
+    if isinstance(root, str):
+        pytest.skip(root)
+    for number in range(2):
+        one = musl.make(FIXED, number, family)._replace(name=f"musl-{family}-{number}-captured-{os.getpid()}")
+        if musl.fits(one):
+            assert difference(of_scenario(one, root, musl.workshop(), INSIDE)) is None, number
+
+
+@pytest.mark.parametrize("machine", ["arm64", "s390x"])
+def test_libraries_of_other_machines(machine: str) -> None:
+    """So have the libraries of another machine, of either byte order."""
+    root, why = foreign("trixie", machine)
+    if root is None:
+        pytest.skip(why)
+    found = sorted(path for path in root.glob("usr/lib/*-linux-*/*.so*") if not path.is_symlink())
+    for path, pair in of_libraries(root, [f"/{one.relative_to(root)}" for one in found[::3]]):
+        assert difference(pair) is None, path

@@ -86,7 +86,7 @@ def _parsed(data: bytes, name: str) -> dict[str, Any]:
     try:
         text = data.decode("utf-8")
         value, end = _scanner()(text, len(text) - len(text.lstrip()))
-    except (ValueError, StopIteration, RecursionError):
+    except (ValueError, StopIteration, RecursionError, SystemError):  # the last one where json itself is not imported
         what = "it is cut off, or damaged" if head[:1] == b"{" else "it does not begin as one"
         raise ProfileError(f"profile {name}: no JSON text: {what}") from None
     if text[end:].strip():
