@@ -1,10 +1,14 @@
-"""Start-up: `dlwhy --version` and `check /bin/ls`, whole processes, against `python -c pass` of the same binary."""
+"""Start-up: `dlwhy --version` and `check /bin/ls`, whole processes, against `python -c pass` of the same binary.
+
+And what the profile of a system costs before anything is asked of it.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import dlwhy.cli.main
@@ -23,11 +27,16 @@ if __name__ == '__main__':
 """The script that older pips write, those of Debian 12 and Ubuntu 24.04 among them."""
 
 
+LOAD = "import sys; from dlwhy.hosts.profile import load; load(sys.argv[1])"
+
+
 def rows(_paths: tuple[str, ...], rounds: int) -> list[Row]:
     """Return a line for each way to start."""
     python = sys.executable
     other = next(one for one in ("/usr/bin/python3", shutil.which("python3") or python) if os.path.exists(one))
-    with script(PLAIN) as plain, script(PIP) as pip:
+    with script(PLAIN) as plain, script(PIP) as pip, tempfile.NamedTemporaryFile("w", suffix=".json") as profile:
+        profile.write(dlwhy.capture(dlwhy.Host.plain({})).text())
+        profile.flush()
         taken = running(
             {
                 "pass": (python, "-c", "pass"),
@@ -36,6 +45,8 @@ def rows(_paths: tuple[str, ...], rounds: int) -> list[Row]:
                 "version_pip": (python, pip, "--version"),
                 "version_checkout": (str(ROOT / "dlwhy"), "--version"),
                 "check": (python, pip, "check", "/bin/ls"),
+                "profile": (python, "-c", LOAD, profile.name),
+                "profile_shipped": (python, "-c", LOAD, "debian12"),
             },
             4 * rounds, environment(),
         )  # fmt: skip
@@ -44,6 +55,8 @@ def rows(_paths: tuple[str, ...], rounds: int) -> list[Row]:
         "version_pip": "dlwhy --version, script of an older pip",
         "version_checkout": "./dlwhy --version, nothing installed",
         "check": "dlwhy check /bin/ls, script of an older pip",
+        "profile": "load what dlwhy capture writes of this machine",
+        "profile_shipped": "load the profile debian12",
     }
     notes = () if _has_byte_code() else ("no byte code could be written: every start compiles dlwhy anew",)
     result = []

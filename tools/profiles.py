@@ -22,7 +22,7 @@ from zlib import compress as compressed
 from zlib import decompress
 
 from dlwhy.api import Host, Options
-from dlwhy.capturing import Wanted, capture
+from dlwhy.capturing import COMMON, Wanted, capture
 from dlwhy.elf.constants import (
     DT_GNU_HASH,
     DT_HASH,
@@ -65,7 +65,7 @@ QUIET = ("/usr/share", "/usr/lib/python3", "/packages", "/usr/lib/x86_64-linux-g
 
 NAMES_ONLY = (
     r"lib(gio|icu(test|tu|io)|memusage|pcprofile|mount|blkid|selinux|pcre2?|BrokenLocale|thread_db|c_malloc_debug"
-    r"|nss_.*|systemd)\b"
+    r"|nss_.*|systemd|glib|gobject|gmodule|gthread)\b"
 )
 """Libraries that are there and whose facts are left out: seldom needed, or by such only."""
 TABLES = (
@@ -105,7 +105,8 @@ def made(name: str, root: Path) -> dict[str, Any]:
     packages = index.closure(index.matching(source.packages), WITHOUT)
     make_root(root, index, packages)
     there = tuple(f"/{path.relative_to(root)}" for path in _directories(root))
-    wanted = Wanted(facts=(*source.programs, *_loaders(root), *_libraries(root)), directories=there)
+    common = tuple(one for one in COMMON if not re.match(NAMES_ONLY, one))
+    wanted = Wanted(common=common, facts=(*source.programs, *_loaders(root), *_libraries(root)), directories=there)
     profile = capture(Host.plain({}), Options(sysroot=str(root)), wanted)
     data = profile.data
     data["process"]["shell"] = {}
@@ -226,18 +227,20 @@ def _joined(parts: list[list[Any]]) -> Iterator[tuple[int, bytes]]:
 def main(argv: list[str] | None = None) -> int:
     """Write all profiles; 1 when they are too large."""
     argparse.ArgumentParser(prog="profiles", description=__doc__).parse_args(argv)
-    shutil.rmtree(TARGET, ignore_errors=True)
-    TARGET.mkdir()
     work = Path(tempfile.mkdtemp(prefix="profiles-", dir=cache()))
-    blob = Blob()
+    blob, texts = Blob(), {}
     try:
         for name in SOURCES:
             before = len(blob.data)
             text = packed(made(name, work / name), blob, work / name)
-            (TARGET / f"{name}.json").write_text(text, "ascii")
+            texts[name] = text
             print(f"{name}: {len(text)} bytes, and {len(blob.data) - before} in {BLOB}")
     finally:
         shutil.rmtree(work)
+    shutil.rmtree(TARGET, ignore_errors=True)
+    TARGET.mkdir()
+    for name, text in texts.items():
+        (TARGET / f"{name}.json").write_text(text, "ascii")
     (TARGET / BLOB).write_bytes(blob.data)
     size = sum(path.stat().st_size for path in TARGET.iterdir())
     print(f"{size} bytes together, of {LIMIT} at most")

@@ -30,6 +30,7 @@ from dlwhy.errors import DlwhyError, UsageError
 from dlwhy.hosts.executable import is_program, standalone
 from dlwhy.hosts.profile import FORMAT, LARGEST_PART, SCHEMA, Profile
 from dlwhy.loader.faults import Death, Fault, Unknown
+from dlwhy.loader.glibc import OLDEST, Glibc, glibc
 from dlwhy.loader.mapping import check_segments, verify
 from dlwhy.loader.properties import isa_and_needed
 from dlwhy.question import LOADER_VARIABLES, Question, ask, parse_step
@@ -56,10 +57,13 @@ _WHOLE = 1 << 16
 """A file that was asked for by name is kept whole up to this size: what its code calls may then be asked, too."""
 _PART = 1 << 17
 """Bytes of one part; a reader decodes only the parts that it needs."""
+_PAGE = 4096
 _GAP = 512
 """Bytes between two ranges that are kept rather than told apart."""
 _BEFORE, _BEHIND = 1024, 4096
 """Bytes around the string table that are kept: names are cut from windows that reach beyond it."""
+_NOWHERE = "libdlwhy-looks-for-nothing.so"
+"""A name that no library has: where it is looked for, others are found."""
 _LEGACY = ("glibc-hwcaps", "tls", "x86_64", "avx512_1", "haswell", "xeon_phi")
 _MOST_FILES = 1 << 16
 
@@ -73,6 +77,8 @@ class Wanted(Record):
     """Whether all libraries in the search directories are taken."""
     facts: tuple[str, ...] = ()
     """Sonames or files, of which the tables are kept."""
+    common: tuple[str, ...] = COMMON
+    """Sonames that a profile has unless somebody wants it without."""
     directories: tuple[str, ...] = ()
     """Directories whose names are kept, whoever looks into them."""
 
@@ -86,7 +92,7 @@ def capture(host: Host | None, options: Options, wanted: Wanted) -> Profile:
     try:
         made = _Capture(ask([], host, options, files), options, files)
         made.start()
-        made.take((*COMMON, *wanted.facts))
+        made.take((*wanted.common, *wanted.facts))
         made.take(wanted.names, named=True)
         if wanted.everything:
             made.take(made.search_directories())
@@ -109,17 +115,11 @@ class _Capture:
 
     def start(self) -> None:
         """Model the start, and note where the process would look for libraries."""
-        run = model(self.question)
-        process = run.process
-        if process is None or process.program is None:
-            return
-        finder, program = process.finder, process.program
-        for one in process.base.maps:
-            for kind in ("RPATH", "RUNPATH"):
-                self._look_into(finder.path_list(one, kind))
-        self._look_into(finder.environment_list(program))
-        self._look_into(self.objects.loader_facts(self.question.settings.interpreter).directories)
-        self._look_into(sorted({path.rpartition("/")[0] for path in self.objects.cache(process.machine).paths()}))
+        run = model(self.question.but(requests=(parse_step(f"now:{_NOWHERE}"),)))
+        tried = [one.path for step in run.steps for search in step.searches for one in search.tries]
+        self._look_into(path.removesuffix(_NOWHERE) for path in tried if path.endswith(f"/{_NOWHERE}"))
+        cache = self.objects.cache(self.question.settings.machine)
+        self._look_into(sorted({path.rpartition("/")[0] for path in cache.paths()}))
 
     def _look_into(self, directories: Iterable[str]) -> None:
         cwd = self.question.settings.cwd.rstrip("/")
@@ -231,6 +231,8 @@ class _Capture:
         if path in self.whole and view.size <= _WHOLE:
             ranges = [(0, view.size)]
         ranges += _windows(view)
+        if not isinstance(self.question.settings.libc, Glibc):  # musl's model reads memory by pages
+            ranges = [(start & -_PAGE, min(end + -end % _PAGE, view.size)) for start, end in ranges]
         parts = []
         for start, end in united(ranges, _GAP):
             for at in range(start, min(end, view.size), _PART):
@@ -292,6 +294,8 @@ def exhaust(view: RecordedView, question: Question) -> None:
     except DlwhyError:
         return
     settings = question.settings
+    if not isinstance(settings.libc, Glibc):  # of what musl's loader does, the model has read what it reads
+        settings = settings.but(libc=glibc(OLDEST))
     attempts: tuple[Callable[[], object], ...] = (
         lambda: _own_checks(elf, view, question) if not settings.libc.reads_memory else _pages(elf),
         lambda: elf.interp,

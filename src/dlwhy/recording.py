@@ -31,6 +31,7 @@ class RecordedView(FileView):
     """A file that remembers which of its bytes were read."""
 
     __slots__ = ("marks", "ranges")
+    window = 1 << 12
 
     def __init__(self, path: str, fd: int, reopen: Callable[[FileView], int]) -> None:
         super().__init__(path, fd, reopen)

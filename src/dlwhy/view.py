@@ -29,6 +29,8 @@ class View:
     """Bytes that can be read at an offset. `size` is in bytes and fixed when the view is made."""
 
     __slots__ = ("head", "path", "read_errno", "regular", "size")
+    window = 1 << 16
+    """Bytes that are well read at once by whoever reads page by page."""
 
     def __init__(self, path: str, data: bytes) -> None:
         self.read_errno = 0

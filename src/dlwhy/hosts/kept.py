@@ -2,7 +2,8 @@
 
 Rule 1: what a profile does not hold is never taken for absent: it raises `Unknown`, and the check is undecided.
 Rule 2: the captured system comes first. Of this machine only the files that are examined are there, as if their
-directory stood at the same path inside that system, with what lies beside them.
+directory stood at the same path inside that system, with what lies beside them; where it has that directory itself,
+nothing else of this machine is in it.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ class KeptFiles(Files):
     __slots__ = ("_directories", "_examined", "_ours_first", "_own", "_profile")
 
     def __init__(self, profile: Profile, examined: tuple[str, ...] = (), ours_first: bool = False) -> None:
-        """`examined` are absolute paths on this machine, as the process would write them.
+        """`examined` are absolute paths, as the process would write them; those count that this machine has.
 
         With `ours_first` each of them is this machine's even where the captured system has a file of that name.
         """
@@ -113,9 +114,9 @@ class KeptFiles(Files):
         self._profile = profile
         self._own = Files()
         self._own.reads = self.reads
-        self._examined = frozenset(examined)
+        self._examined = frozenset(path for path in examined if self._own.exists(path) or self._own.link(path))
         self._ours_first = ours_first
-        directories = {path.rpartition("/")[0] for path in examined}
+        directories = {path.rpartition("/")[0] for path in self._examined}
         self._directories = tuple(sorted(directories | {os.path.normpath(one) for one in directories if one}))
 
     # -- where a path leads --------------------------------------------------------------------------------------
@@ -158,11 +159,13 @@ class KeptFiles(Files):
         if self._ours_first and path in self._examined:
             return None
         try:
-            return self._find(path)
+            place = self._find(path)
         except (FilesError, Unknown):
             if self._comes_along(path):
                 return None
             raise
+        named_only = path in self._examined and not self._profile.holds(place.path) and place.kind != DIRECTORY
+        return None if named_only else place
 
     def _comes_along(self, path: str) -> bool:
         """Whether a path that the captured system does not have is this machine's.

@@ -11,13 +11,13 @@ import os
 
 from dlwhy.errors import DlwhyError, FilesError, ProfileError, UsageError
 from dlwhy.files import Files
-from dlwhy.hosts.executable import Program
 from dlwhy.loader.faults import Unknown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+    from dlwhy.hosts.executable import Program
     from dlwhy.view import View
 
 SCHEMA = 1
@@ -80,13 +80,14 @@ def load(name: str | os.PathLike[str]) -> Profile:
 
 def _parsed(data: bytes, name: str) -> dict[str, Any]:
     """The JSON object of a profile. Raises `ProfileError`."""
-    if not data.strip():
+    head = data[:64].lstrip()
+    if not head:
         raise ProfileError(f"profile {name}: the file is empty")
     try:
         text = data.decode("utf-8")
         value, end = _scanner()(text, len(text) - len(text.lstrip()))
-    except (ValueError, StopIteration, RecursionError):
-        what = "it is cut off, or damaged" if data.lstrip()[:1] == b"{" else "it does not begin as one"
+    except (ValueError, StopIteration, RecursionError, SystemError):  # the last one where json itself is not imported
+        what = "it is cut off, or damaged" if head[:1] == b"{" else "it does not begin as one"
         raise ProfileError(f"profile {name}: no JSON text: {what}") from None
     if text[end:].strip():
         raise ProfileError(f"profile {name}: something stands behind the JSON text")
@@ -208,6 +209,8 @@ class Profile:
         remarks = self._process.get("remarks", [])
         if type(remarks) is not list or not all(type(one) is str for one in remarks) or not path.startswith("/"):
             self._wrong("process.program")
+        from dlwhy.hosts.executable import Program
+
         return Program(path, self.word("argv0") or self.host, tuple(remarks), {})
 
     @property
@@ -269,6 +272,10 @@ class Profile:
         if type(row) is not dict:
             raise self.damaged(place)
         return row
+
+    def holds(self, place: str) -> bool:
+        """Whether there are facts of a file, and not only its name."""
+        return place in self._files
 
     def refused(self, place: str) -> int:
         """Return the errno with which the file could not be opened, or 0. Raises `Unknown` for one without facts."""

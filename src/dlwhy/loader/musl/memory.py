@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 SIGSEGV, SIGBUS, SIGFPE = 11, 7, 8
 _WORD = 1 << 64
-_WINDOW = 1 << 16
 _LONGEST = 1 << 20
 """Bytes of one string that are read; what is longer is no name."""
 _ALL_NAMES = 1 << 26
@@ -153,25 +152,32 @@ class Memory:
             raise Unknown(what, self.stage)
         if not flags & (PF_R | PF_W):
             raise self.killed(SIGSEGV, f"it is read at {vaddr:#x}, which is not readable")
-        start = max(vaddr & -_WINDOW, low)
-        end = min((vaddr & -_WINDOW) + _WINDOW, high)
-        if offset < 0:
-            found = (start, bytes(end - start))
-        else:
-            last = self._view.size + -self._view.size % self._page
-            if offset + (vaddr & -self._page) - low >= last:
-                raise self.killed(SIGBUS, f"it is read at {vaddr:#x}, but the file ends before")
-            end = min(end, low + last - offset)
-            data = self._view.some(offset + start - low, end - start)
-            data += bytes(end - start - len(data))  # the kernel fills the last page with zeros
-            for cleared in self._zeros:
-                at, behind = max(cleared[0], start), min(cleared[1], end)
-                if at < behind:
-                    data = data[: at - start] + bytes(behind - at) + data[behind - start :]
-            found = (start, data)
-        for page in range(start >> 12, end + 0xFFF >> 12):
+        try:
+            found = self._piece(vaddr, self._view.window, low, high, offset)
+        except Unknown:  # a captured file, of which not all is held
+            found = self._piece(vaddr, self._page, low, high, offset)
+        start, data = found
+        for page in range(start >> 12, start + len(data) + 0xFFF >> 12):
             self._pages[page] = found
         return found
+
+    def _piece(self, vaddr: int, window: int, low: int, high: int, offset: int) -> tuple[int, bytes]:
+        """Read the window around an address, of the region from `low` to `high` that `offset` of the file backs."""
+        start = max(vaddr & -window, low)
+        end = min((vaddr & -window) + window, high)
+        if offset < 0:
+            return start, bytes(end - start)
+        last = self._view.size + -self._view.size % self._page
+        if offset + (vaddr & -self._page) - low >= last:
+            raise self.killed(SIGBUS, f"it is read at {vaddr:#x}, but the file ends before")
+        end = min(end, low + last - offset)
+        data = self._view.some(offset + start - low, end - start)
+        data += bytes(end - start - len(data))  # the kernel fills the last page with zeros
+        for cleared in self._zeros:
+            at, behind = max(cleared[0], start), min(cleared[1], end)
+            if at < behind:
+                data = data[: at - start] + bytes(behind - at) + data[behind - start :]
+        return start, data
 
     def _region(self, vaddr: int) -> tuple[int, int, int, int] | None:
         return next((one for one in self._regions if one[0] <= vaddr < one[1]), None)
