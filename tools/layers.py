@@ -33,6 +33,8 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
             "loader.beside", "loader.link_map", "loader.image", "loader.mapping", "loader.bind", "loader.properties",
             "loader.relocate", "loader.search", "loader.sort", "loader.dependencies", "loader.placing",
             "loader.resolving", "loader.closing", "loader.process", "loader.startup", "loader.unresolved",
+            "loader.musl", "loader.musl.releases", "loader.musl.memory", "loader.musl.dso", "loader.musl.mapping",
+            "loader.musl.search", "loader.musl.relocate", "loader.musl.process", "loader.musl.startup",
         ),
     ),
     "L3": (

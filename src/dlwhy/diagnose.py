@@ -61,9 +61,9 @@ def _host(question: Question, run: Run) -> HostReport:
     settings = question.settings
     libc = settings.libc
     environment = {name: settings.env[name] for name in LOADER_VARIABLES if name in settings.env}
-    known = libc.release != (0, 0)
+    known = any(libc.release)
     return HostReport(
-        question.host_name, settings.program, settings.interpreter or None, "glibc" if known else None,
+        question.host_name, settings.program, settings.interpreter or None, libc.name if known else None,
         libc.text if known else None, settings.machine.name, environment, question.inferred,
         run.startup.but(kind=run.startup_kind, because=run.startup_because), question.profile,
     )  # fmt: skip
@@ -155,7 +155,8 @@ def _findings(question: Question, run: Run) -> tuple[Finding, ...]:
         findings += [_finding("loader-notice", question.host_name, notice) for notice in run.process.notices]
     for request, step in zip(question.requests, run.steps, strict=True):
         if (
-            step.kind in ("static-tls-exhausted", "static-tls-alignment", "static-tls-dynamic-in-use")
+            step.kind
+            in ("static-tls-exhausted", "static-tls-alignment", "static-tls-dynamic-in-use", "static-tls-late")
             and step.needed_by
         ):
             findings.append(_finding(
@@ -170,7 +171,35 @@ def _findings(question: Question, run: Run) -> tuple[Finding, ...]:
                     "a file of that name is in the current directory, where dlopen does not look: "
                     f"write ./{request.name}",
                 ))  # fmt: skip
-    return (*findings, *_takers(run))
+        if step.kind == "static-tls-late":
+            findings.append(_finding(
+                "late-initial-exec", step.needed_by or step.object or "",
+                "it is refused however small the segment is; built without -ftls-model=initial-exec it would load",
+            ))  # fmt: skip
+    return (*findings, *_strangers(run), *_takers(run))
+
+
+def _strangers(run: Run) -> list[Finding]:
+    """Objects that were linked against glibc, where the loader is musl's: their needs are met by name only."""
+    process = run.process
+    if process is None or not process.libc.takes_libc_names:
+        return []
+    needs = [(one, name) for space in process.namespaces for one in space.maps for name in one.needed_names or ()]
+    unread = [
+        _finding(
+            "relr-ignored", one.shown,
+            f"musl {process.libc.text} does not apply DT_RELR of {one.shown}, which breaks where it uses a pointer",
+        )
+        for one in process.ignored
+    ]  # fmt: skip
+    return unread + [
+        _finding(
+            "built-for-glibc", one.shown,
+            f"{one.shown} needs {name}, for which musl takes itself: what it uses of glibc alone is not there",
+        )
+        for one, name in needs
+        if name == "libc.so.6"
+    ]  # fmt: skip
 
 
 def _exists(path: str, question: Question) -> bool:
@@ -349,6 +378,8 @@ class _Walk:
         return found
 
     def _names(self, at: LinkMap) -> tuple[str, ...]:
+        if at.needed_names is not None:
+            return at.needed_names
         if at.elf is None:
             return tuple(name for _, name in plain_needs(self.process))
         try:

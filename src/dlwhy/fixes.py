@@ -65,6 +65,9 @@ def _tunable(question: Question, run: Run, cures: list[Cure], vain: list[NotCure
     process = run.process
     assert process is not None
     assert process.static is not None
+    if process.libc.no_tunables is not None:
+        vain.append(NotCure("GLIBC_TUNABLES", process.libc.no_tunables))
+        return
     kinds = {step.kind for step in run.steps if _for_static_tls(step)}
     why = None
     if "static-tls-exhausted" not in kinds:

@@ -31,6 +31,8 @@ def left_open(process: Process, of: LinkMap) -> Slots:
 
     Raises `ElfError` when the object's tables leave its file.
     """
+    if process.slots_left_open is not None:
+        return process.slots_left_open(of)
     elf, kind = of.elf, process.machine.jump_slot
     if elf is None or open_call(process, [of]) is None:
         return {}
@@ -46,6 +48,16 @@ def left_open(process: Process, of: LinkMap) -> Slots:
     return result
 
 
+def _open_call(process: Process, among: list[LinkMap]) -> tuple[LinkMap, bytes] | None:
+    """Return (object, name) of the first call that was left to these objects and that would be the end."""
+    if process.slots_left_open is None:
+        return open_call(process, among)
+    for one in among:
+        for name, _ in process.slots_left_open(one).values():
+            return one, name.encode("utf-8", "surrogateescape")
+    return None
+
+
 def constructors(process: Process, new: list[LinkMap]) -> tuple[str, ...]:
     """Return what must be assumed of the constructors of these new objects, if they are to return.
 
@@ -53,7 +65,7 @@ def constructors(process: Process, new: list[LinkMap]) -> tuple[str, ...]:
     """
     assumed: list[str] = []
     try:
-        if open_call(process, new) is None:
+        if _open_call(process, new) is None:
             return ()
     except DlwhyError:
         return ()
@@ -130,7 +142,7 @@ def call(process: Process, handle: LinkMap, found: Definition, name: str) -> str
     of = found.map
     try:
         slots = left_open(process, of)
-        others = open_call(process, [one for one in handle.searchlist.maps if one is not of])
+        others = _open_call(process, [one for one in handle.searchlist.maps if one is not of])
     except DlwhyError as error:
         raise Unknown(str(error), "relocate") from None
     if not slots and others is None:

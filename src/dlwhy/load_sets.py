@@ -13,19 +13,20 @@ from dlwhy.files import Files
 from dlwhy.loader.faults import Death, Fault, Unknown
 from dlwhy.loader.mapping import OTHER_CLASS, check_hash, check_segments, verify
 from dlwhy.loader.objects import Objects
-from dlwhy.loader.process import Process
-from dlwhy.loader.startup import StartFailed, start
+from dlwhy.loader.startup import StartFailed
 from dlwhy.loader.unresolved import Gap, Tables, gaps
 from dlwhy.question import alone
 from dlwhy.report import DIES, FAILS, LOADS, UNDECIDED, Unresolved, UnresolvedReport
+from dlwhy.verdict import begin
 from dlwhy.walk import walk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from dlwhy.api import Options
     from dlwhy.loader.host import ProcessSettings
+    from dlwhy.loader.process import Process
 
 
 def unresolved(files: list[str], env: dict[str, str], options: Options) -> Iterator[UnresolvedReport]:
@@ -65,17 +66,23 @@ class _LoadSets:
             return _refused(name, str(error))
         if gap is not None:
             return _refused(name, f"{name}: a fact is missing: {gap}")
-        process = Process(settings.but(program=absolute, argv0=path), self.objects)
+        process, start = begin(settings.but(program=absolute, argv0=path), self.objects)
         process.absent = set()
         found: list[Gap] = []
         outcome, because = LOADS, None
         try:
-            self._take(process, absolute, path)
-            assert process.program is not None
-            among = [one for one in process.program.searchlist.maps if one is not process.rtld]
-            gaps(process, among, False, found, self.tables)
+            if process.tells_all:
+                found = process.gaps
+                start(process, self.objects.elf(absolute))
+            else:
+                self._take(process, absolute, path, start)
+                assert process.program is not None
+                among = [one for one in process.program.searchlist.maps if one is not process.rtld]
+                gaps(process, among, False, found, self.tables)
         except (StartFailed, Fault) as end:
-            outcome, because = FAILS, end.message if isinstance(end, Fault) else str(end)
+            outcome = FAILS
+            if not process.tells_all or not (found or process.absent):
+                because = end.message if isinstance(end, Fault) else str(end)
         except Death as end:
             outcome, because = DIES, end.because
         except Unknown as end:
@@ -99,7 +106,7 @@ class _LoadSets:
             made = self.settings[key] = alone(path, self.env, self.objects, self.options)
         return made
 
-    def _take(self, process: Process, absolute: str, path: str) -> None:
+    def _take(self, process: Process, absolute: str, path: str, start: Callable[..., None]) -> None:
         """Map the file as the loader maps the program that it is given, and what it needs. Raises the loader's ends."""
         view = self.objects.view(absolute)
         try:

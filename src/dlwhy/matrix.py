@@ -196,9 +196,10 @@ def _open(system: System, gap: str) -> Cell:
 def _cell(system: System, question: Question, run: Run) -> Cell:
     """The cell of a process that was modelled: of its start when that fails, else of the one step."""
     settings = question.settings
-    known = settings.libc.release != (0, 0)
-    host = settings.program, "glibc" if known else None, settings.libc.text if known else None
-    between = _between(settings.libc.release) if known and question.missing is None else ()
+    libc = settings.libc
+    known = any(libc.release)
+    host = settings.program, libc.name if known else None, libc.text if known else None
+    between = _between(libc.release) if known and libc.name == "glibc" and question.missing is None else ()
     startup = run.startup
     if startup.outcome != LOADS or not run.steps:
         basis = ASSUMED if startup.outcome == UNDECIDED or startup.assumptions or between else COMPUTED
@@ -215,7 +216,7 @@ def _cell(system: System, question: Question, run: Run) -> Cell:
     )  # fmt: skip
 
 
-def _between(release: tuple[int, int]) -> tuple[str, ...]:
+def _between(release: tuple[int, ...]) -> tuple[str, ...]:
     """What is taken for granted of a release between those that were compared with real loaders."""
     before = [one for one in MEASURED if one < release]
     after = [one for one in MEASURED if one > release]

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from dlwhy.elf.file import Elf
     from dlwhy.elf.machine import Machine
     from dlwhy.hosts.executable import Standalone
+    from dlwhy.loader.glibc import Glibc
+    from dlwhy.loader.musl.releases import Musl
+    from dlwhy.loader.objects import LoaderFacts
 
 _NEWNS = 1 << 30
 _FLAGS = {
@@ -287,7 +290,7 @@ def _settings(
             interpreter, gap = row.interp, gap or f"how the kernel starts {error}"
     else:
         row = _plain_machine(objects, options)
-        interpreter = options.loader or options.interp or row.interp
+        interpreter = options.loader or options.interp or _loader_of(row, objects)
     if interpreter is None:  # statically linked
         bare = ProcessSettings(
             path, argv0, env, cwd, options.secure, row, glibc((0, 0)), "", None, False, row.page, 0, (0, 0)
@@ -296,6 +299,7 @@ def _settings(
     if explicit and not interpreter.startswith("/"):
         interpreter = f"{cwd.rstrip('/')}/{interpreter}"
     release, banner, strings = None, None, b""
+    own: Musl | None = None
     try:
         facts = objects.loader_facts(interpreter)
         release, banner, strings = facts.release, facts.banner, facts.strings
@@ -304,7 +308,8 @@ def _settings(
                 gap
                 or f"a loader for {row.name}: {interpreter} is for {machine_name(facts.elf.machine, facts.elf.class_)}"
             )
-        if release is None:
+        own = _musl(facts)
+        if release is None and own is None:
             directories = [*(options.library_path or "").split(":"), *facts.directories]
             for directory in directories:
                 told = objects.libc_release(f"{directory.rstrip('/')}/libc.so.6") if directory else None
@@ -315,28 +320,78 @@ def _settings(
         gap = gap or f"the loader: {error}"
     except Unknown as unknown:
         gap = gap or str(unknown)
-    if options.libc is not None:
-        import re
-
-        match = re.match(_OVERRIDE, options.libc)
-        if match is None:
-            raise UsageError(f"--libc {options.libc}: write a release such as glibc-2.31")
-        release, banner = (2, int(match[1])), None
-    if release is None:
-        gap = gap or f"the C library's release: neither {interpreter} nor a libc.so.6 beside it tells one"
-    personality = glibc(release or (0, 0), banner, strings)
-    if release is not None and not personality.known:
-        gap = gap or f"how glibc {personality.text} decides: its sources were not read (2.17 to 2.43 were)"
+    personality: Glibc | Musl
+    if own is not None or (options.libc or "").startswith("musl-"):
+        personality, unread = _musl_release(own, options.libc, strings, row, interpreter)
+        gap = gap or unread
+    else:
+        personality, unread = _glibc_release(release, banner, strings, options.libc, interpreter)
+        gap = gap or unread
     if options.cpu is not None:
         from dlwhy.loader.cpu import refused
 
         gap = gap or refused(options.cpu, strings, interpreter)
     known = known_host(path)
     settings = ProcessSettings(
-        path, argv0, env, cwd, options.secure, row, personality, interpreter, options.library_path, explicit, row.page,
-        known.binding, (28, 32), options.cpu,
+        path, argv0, env, cwd, options.secure, row, personality,  # type: ignore[arg-type]  # of the same shape
+        interpreter, options.library_path, explicit, row.page, known.binding, (28, 32), options.cpu,
     )  # fmt: skip
     return settings, gap
+
+
+def _glibc_release(
+    release: tuple[int, int] | None, banner: str | None, strings: bytes, override: str | None, interpreter: str
+) -> tuple[Glibc, str | None]:
+    """The release of glibc that files tell or that was named, and what is not known of it. Raises `UsageError`."""
+    gap = None
+    if override is not None:
+        import re
+
+        match = re.match(_OVERRIDE, override)
+        if match is None:
+            raise UsageError(f"--libc {override}: write a release such as glibc-2.31 or musl-1.2.3")
+        release, banner = (2, int(match[1])), None
+    if release is None:
+        gap = f"the C library's release: neither {interpreter} nor a libc.so.6 beside it tells one"
+    personality = glibc(release or (0, 0), banner, strings)
+    if release is not None and not personality.known:
+        gap = f"how glibc {personality.text} decides: its sources were not read (2.17 to 2.43 were)"
+    return personality, gap
+
+
+def _musl(facts: LoaderFacts) -> Musl | None:
+    """The release of musl, when this loader is musl's; None for any other loader."""
+    if b"musl libc (" not in facts.strings:  # nearly all are glibc's, and need no more than this look
+        return None
+    from dlwhy.loader.musl.releases import musl, told
+
+    found = told(facts.strings)
+    return musl(*found, facts.strings) if found is not None else None
+
+
+def _musl_release(
+    own: Musl | None, override: str | None, strings: bytes, row: Machine, interpreter: str
+) -> tuple[Musl, str | None]:
+    """The release of musl that the loader tells or that was named, and what is not known of it. Raises `UsageError`."""
+    from dlwhy.loader.musl.releases import NEWEST, OLDEST, PORTS, musl
+
+    if override is not None:
+        import re
+
+        match = re.match(r"musl-([0-9]+)\.([0-9]+)\.([0-9]+)$", override)
+        if match is None:
+            raise UsageError(f"--libc {override}: the loader is musl's: write a release such as musl-1.2.3")
+        own = musl((int(match[1]), int(match[2]), int(match[3])), override.removeprefix("musl-"), strings)
+    assert own is not None
+    if not own.text:
+        return own, f"the release of musl: {interpreter} does not tell it"
+    if not own.known:
+        read = " to ".join(".".join(map(str, one)) for one in (OLDEST, NEWEST))
+        return own, f"how musl {own.text} decides: its sources were not read ({read} were)"
+    port = PORTS.get((row.e_machine, row.elf_class))
+    if port is None or not port.relocations:
+        return own, f"musl's rules on {row.name}: only x86-64 was compared with real loaders so far"
+    return own, None
 
 
 def alone(path: str, env: dict[str, str], objects: Objects, options: Options) -> tuple[ProcessSettings, str | None]:
@@ -350,7 +405,7 @@ def alone(path: str, env: dict[str, str], objects: Objects, options: Options) ->
     except ElfError:  # nobody asks the kernel to start it
         interpreter = None
     if interpreter is None or not objects.files.exists(interpreter):
-        interpreter = elf.row.interp if elf.row is not None else None
+        interpreter = _loader_of(elf.row, objects) if elf.row is not None else None
     loader = options.loader or interpreter
     cwd = options.cwd or ("/" if objects.files.root else os.getcwd())
     return _settings(elf, path, path, env, cwd, objects, options.but(loader=loader))
@@ -366,4 +421,21 @@ def _plain_machine(objects: Objects, options: Options) -> Machine:
     for row in MACHINES.values():
         if _exists(row.interp, objects):
             return row
+    for row in MACHINES.values():
+        if _exists(_other_loader(row) or row.interp, objects):
+            return row
     return MACHINES[EM_X86_64, 2]
+
+
+def _other_loader(row: Machine) -> str | None:
+    """Where musl's loader of a machine is; None for a machine that it was not ported to."""
+    from dlwhy.loader.musl.releases import PORTS
+
+    port = PORTS.get((row.e_machine, row.elf_class))
+    return port.interp if port is not None else None
+
+
+def _loader_of(row: Machine, objects: Objects) -> str:
+    """The loader of a program that names none: the psABI's, or musl's where that is the only one."""
+    other = None if _exists(row.interp, objects) else _other_loader(row)
+    return other if other is not None and _exists(other, objects) else row.interp

@@ -37,6 +37,18 @@ RULES: dict[str, Rule] = {
             "glibc elf/dl-reloc.c, _dl_allocate_static_tls",
         ),
         Rule(
+            "late-initial-exec", "warning", "under musl initial-exec access works for what is there at the start only",
+            "musl ldso/dynlink.c, do_relocs",
+        ),
+        Rule(
+            "relr-ignored", "warning", "DT_RELR is not applied: pointers stay as they were linked",
+            "musl ldso/dynlink.c, do_relr_relocs; commit d32dadd60e (in 1.2.4)",
+        ),
+        Rule(
+            "built-for-glibc", "warning", "it was linked against glibc, and musl takes the name for its own libc",
+            "musl ldso/dynlink.c, load_library",
+        ),
+        Rule(
             "not-in-current-directory", "note", "a name without a slash is searched in the loader's lists only",
             "dlopen(3)",
         ),

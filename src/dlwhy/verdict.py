@@ -6,15 +6,19 @@ from dlwhy.lazy import call, constructors
 from dlwhy.loader.faults import Death, Fault, Unknown
 from dlwhy.loader.host import RTLD_LAZY, RTLD_NOLOAD, RTLD_NOW
 from dlwhy.loader.process import LACKING, Process
-from dlwhy.loader.startup import StartFailed, start
+from dlwhy.loader.startup import StartFailed
 from dlwhy.question import Question, Request, mode_words
 from dlwhy.record import Record
 from dlwhy.report import ASSUMED, COMPUTED, DIES, FAILS, LOADS, UNDECIDED, Search, Startup, Step, Try, Unresolved
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dlwhy.hosts.executable import Standalone
+    from dlwhy.loader.host import ProcessSettings
     from dlwhy.loader.link_map import LinkMap
+    from dlwhy.loader.objects import Objects
     from dlwhy.loader.unresolved import Gap
 
 
@@ -44,7 +48,7 @@ def model(question: Question, env: dict[str, str] | None = None, map_only: bool 
         return Run(None, startup, "unknown", gap, None, steps, ())
     if question.standalone is not None:
         return _alone(question, question.standalone)
-    process = Process(settings, question.objects)
+    process, start = begin(settings, question.objects)
     outcome = LOADS
     kind: str | None = None
     because: str | None = None
@@ -93,6 +97,18 @@ def model(question: Question, env: dict[str, str] | None = None, map_only: bool 
         steps = tuple(_never(one, why, outcome) for one in question.requests)
         return Run(process, startup, kind, because, object_, steps, searches)
     return Run(process, startup, None, None, None, _steps(process, question), searches)
+
+
+def begin(settings: ProcessSettings, objects: Objects) -> tuple[Process, Callable[..., None]]:
+    """Return a process of the settings' C library, and the function that starts it."""
+    if settings.libc.name == "musl":
+        from dlwhy.loader.musl.process import MuslProcess
+        from dlwhy.loader.musl.startup import start as start_musl
+
+        return MuslProcess(settings, objects), start_musl  # type: ignore[return-value]  # of the same shape
+    from dlwhy.loader.startup import start
+
+    return Process(settings, objects), start
 
 
 def _alone(question: Question, alone: Standalone) -> Run:

@@ -214,7 +214,7 @@ class Workshop:
             f"{target.stem}-{os.getpid()}-{threading.get_ident()}"
         )  # others may build the same at once
         source = own.with_suffix(".s")
-        source.write_text(assembly(plan, self.target))
+        source.write_text(self._text(plan))
         command: list[str | Path] = [self.target.gcc, "-nostdlib", "-o", own.with_suffix(".tmp"), source]
         if plan.program:
             command += ["-no-pie", self._program_object(), "-Wl,--no-as-needed"]
@@ -246,6 +246,10 @@ class Workshop:
         own.with_suffix(".tmp").rename(target)
         for suffix in (".s", ".map"):
             own.with_suffix(suffix).unlink(missing_ok=True)
+
+    def _text(self, plan: Plan) -> str:
+        """What is assembled for a plan."""
+        return assembly(plan, self.target)
 
     def _stub(self, soname: str, references: list[Reference]) -> Path:
         """A library that lends its soname, and versions for these references, to the link of another."""

@@ -70,6 +70,27 @@ ROWS: dict[str, str] = {
     "tunables": r"WARNING: ld\.so: invalid GLIBC_TUNABLES",
 }
 
+MUSL: dict[str, str] = {
+    # row -> what musl writes; source: ldso/dynlink.c
+    "No such file": r"Error loading shared library [^\n]*: No such file or directory",
+    "Exec format error": r"Error loading shared library [^\n]*: Exec format error",
+    "Invalid argument": r"Error loading shared library [^\n]*: Invalid argument",
+    "Out of memory": r"Error loading shared library [^\n]*: Out of memory",
+    "Is a directory": r"Error loading shared library [^\n]*: Is a directory",
+    "Resource busy": r"Error loading shared library [^\n]*: Resource busy",
+    "Symbolic link loop": r"Error loading shared library [^\n]*: Symbolic link loop",
+    "Value too large": r"Error loading shared library [^\n]*: Value too large for data type",
+    "needed by": r"\(needed by ",
+    "symbol not found": r"Error relocating [^\n]*: symbol not found",
+    "initial-exec TLS": r"initial-exec TLS resolves to dynamic definition in ",
+    "unsupported relocation": r"unsupported relocation type -?\d+",
+    "RELRO protection": r"RELRO protection failed: ",
+    "preparing lazy": r"Error preparing lazy relocation for ",
+    "not already loaded": r"Library [^\n]* is not already loaded",
+    "Symbol not found": r"Symbol not found: ",
+}
+"""The same of musl."""
+
 SELDOM: dict[str, str] = {
     "alignment not page-aligned": "up to 2.34 only",
     "not properly aligned": "up to 2.34 only",
@@ -83,6 +104,9 @@ SELDOM: dict[str, str] = {
     "copy of a protected object": "from 2.36 on",
     "address of a protected function": "from 2.36 on",
     "indirect access": "from 2.36 on",
+    "Value too large": "only of offsets that no file has",
+    "preparing lazy": "one damaged size of many",
+    "RELRO protection": "one fault of ninety",
     "assertion of the hash table": "one fault of ninety, which this seed draws nine times or less",
     "assertion of filters": "up to 2.31",
     "assertion of an unversioned provider": "up to 2.40",
@@ -92,15 +116,15 @@ SELDOM: dict[str, str] = {
 """Rows that not every loader is heard to say ten times, with the reason."""
 
 
-def rows_of(message: bytes) -> list[str]:
+def rows_of(message: bytes, rows: dict[str, str] = ROWS) -> list[str]:
     """Return the rows that a message holds."""
     text = message.decode("utf-8", "replace")
-    return [name for name, pattern in ROWS.items() if re.search(pattern, text)]
+    return [name for name, pattern in rows.items() if re.search(pattern, text)]
 
 
-def count(messages: list[bytes]) -> Counter[str]:
+def count(messages: list[bytes], rows: dict[str, str] = ROWS) -> Counter[str]:
     """Return how often each row was heard."""
     heard: Counter[str] = Counter()
     for message in messages:
-        heard.update(rows_of(message))
+        heard.update(rows_of(message, rows))
     return heard

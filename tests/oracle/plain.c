@@ -15,15 +15,23 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifndef __GLIBC__ /* musl: one namespace, and modes that it does not look at */
+typedef long Lmid_t;
+enum { LM_ID_BASE = 0, LM_ID_NEWLM = -1 };
+#define dlmopen(space, name, mode) dlopen(name, mode)
+#define RTLD_DEEPBIND 8
+#endif
+
 static FILE *out;
-static struct r_debug *debug; /* looked up: a reference would make this program need ld.so itself */
+static struct r_debug *debug; /* looked up: a reference would make this program need ld.so itself; musl has none */
 
 static struct link_map *spaces[16]; /* one object of each further namespace; its handle is never closed */
 static int spaces_used;
 
 static void chain(struct link_map *l) {
   for (; l; l = l->l_next)
-    if (strncmp(l->l_name, "linux-vdso", 10) && strncmp(l->l_name, "linux-gate", 10)) { /* as i386 calls it */
+    if (strncmp(l->l_name, "linux-vdso", 10) && strncmp(l->l_name, "linux-gate", 10) && (*l->l_name || !l->l_prev)) {
+      /* not what the kernel maps: linux-gate on i386, nameless under musl */
       fprintf(out, " %lx:", (unsigned long)l); /* two namespaces may hold objects of one name */
       for (const char *p = l->l_name; *p; p++) fprintf(out, "%02x", (unsigned char)*p);
     }
@@ -31,7 +39,7 @@ static void chain(struct link_map *l) {
 
 static void maps(void) {
   fputs("maps", out);
-  chain(debug->r_map);
+  chain(debug ? debug->r_map : dlopen(0, RTLD_LAZY)); /* the handle of the program is its link map */
   for (int i = 0; i < spaces_used; i++) {
     struct link_map *head = spaces[i];
     while (head->l_prev) head = head->l_prev;

@@ -33,6 +33,7 @@ KINDS = {
     "static-tls-exhausted": "the static TLS block has too few bytes left",
     "static-tls-alignment": "the segment is aligned more strictly than the static TLS block",
     "static-tls-dynamic-in-use": "the segment is already used as dynamic TLS and cannot become static",
+    "static-tls-late": "the segment came in after the start, and musl lets nobody reach such a one by a fixed distance",
     "assertion": "the loader stops with an assertion",
     "signal": "the loader is killed by a signal while it reads the object",
     "version-table-missing": "a versioned symbol is bound to a library that has no version table (glibc up to 2.40)",

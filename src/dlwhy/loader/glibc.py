@@ -314,6 +314,21 @@ class Glibc:
         """Return this release with other values for some features."""
         return Glibc(self.release, self.banner, {**self.values, **changes}, self.strings)
 
+    @property
+    def takes_libc_names(self) -> bool:
+        """Whether the loader takes names such as libc.so.6 for itself, whatever file they mean."""
+        return False
+
+    @property
+    def no_tunables(self) -> str | None:
+        """Why GLIBC_TUNABLES does nothing; None where it is read."""
+        return None
+
+    @property
+    def name(self) -> str:
+        """What the report calls it."""
+        return "glibc"
+
     def assertion(self, file: str, function: str, expression: str) -> str:
         """Return what the loader writes when it stops with an assertion (__assert_fail); line 0 stands for any.
 

@@ -39,6 +39,9 @@ class LinkMap:
         "tls_offset", "type", "versions_checked",
     )  # fmt: skip
 
+    needed_names: tuple[str, ...] | None = None
+    """What it needs, where the loader's own reader tells it; None: its `elf` does."""
+
     def __init__(self, name: str, request: str, elf: Elf | None, type_: str, loader: LinkMap | None) -> None:
         self.name = name
         """l_name: the path under which it was opened; "" for the program."""

@@ -30,6 +30,8 @@ from dlwhy.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dlwhy.elf.file import Elf
     from dlwhy.loader import tls
     from dlwhy.loader.host import ProcessSettings
@@ -86,6 +88,13 @@ def _answering(name: str, space: Namespace) -> LinkMap | None:
 
 class Process:
     """A process as the loader sees it."""
+
+    ignored: list[LinkMap] = []  # noqa: RUF012 -- never changed
+    """Objects with relocations that the release does not know of."""
+    tells_all = False
+    """Whether a start goes on after what it lacks, so that it lists all of it by itself."""
+    slots_left_open: Callable[[LinkMap], dict[int, tuple[str, Fault | Death]]] | None = None
+    """What lazy binding left open in an object, where the loader keeps a list of it; None: it is looked up."""
 
     def __init__(self, settings: ProcessSettings, objects: Objects) -> None:
         self.settings = settings
@@ -218,11 +227,7 @@ class Process:
                     one.add_name(name)
                     return one
         rtld = self.rtld
-        if (
-            space is not self.base
-            and rtld is not None
-            and (rtld.identity == identity or rtld.has_name(name))
-        ):
+        if space is not self.base and rtld is not None and (rtld.identity == identity or rtld.has_name(name)):
             assert rtld.elf is not None
             mirror = self._new(found.path, name, rtld.elf, type_, needed_by, mode, space)
             mirror.relocated = mirror.versions_checked = True
@@ -355,8 +360,8 @@ class Process:
                     check_versions(one, space.maps, self.libc, self.settings.argv0, None)
                     one.versions_checked = True
             self._check_properties(top)
-            relocate(self,
-                self._relocation_order(top, space), bool(mode & RTLD_LAZY) and not self._bind_now(), space, step
+            relocate(
+                self, self._relocation_order(top, space), bool(mode & RTLD_LAZY) and not self._bind_now(), space, step
             )
         except (Fault, Death, Unknown) as end:
             if isinstance(end, Fault) and end.kind in LACKING:
@@ -486,6 +491,7 @@ class Process:
         if found.type == 6 and found.map.tls_offset is None:
             found.map.tls_offset = DYNAMIC
         return found
+
 
 def _why_missing(missing: Missing) -> str:
     skipped = [attempt for attempt in missing.attempts if attempt.result == "wrong machine"]
