@@ -28,7 +28,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dlwhy.elf.file import Elf
     from dlwhy.elf.machine import Machine
-    from dlwhy.hosts.executable import Standalone
+    from dlwhy.hosts.executable import Standalone, Unstartable
     from dlwhy.loader.glibc import Glibc
     from dlwhy.loader.musl.releases import Musl
     from dlwhy.loader.objects import LoaderFacts
@@ -81,6 +81,8 @@ class Question(Record):
     """Whether the process's directory was named, so that a shell has to go there first."""
     standalone: Standalone | None
     """What a statically linked host can load by itself; None for any other."""
+    unstartable: Unstartable | None
+    """Why the kernel refuses to start the program; None where it does not, as far as is known."""
     profile: str | None = None
     """The profile of the system that all this is asked of; None for this machine, or a sysroot of it."""
 
@@ -191,12 +193,14 @@ def _ask(
         except Unknown as unknown:
             missing = str(unknown)
     settings, gap = _settings(program, path, argv0, env, cwd, objects, options)
+    refused = executable.unstartable(program, objects) if program is not None and options.loader is None else None
+    gap = gap if refused is None else None
     if "LD_TRACE_LOADED_OBJECTS" in env and alone is None:  # glibc elf/rtld.c, process_envvars: whatever its value
         gap = gap or "a process: with LD_TRACE_LOADED_OBJECTS set the loader lists objects and starts no program"
     return Question(
         settings, program, tuple(requests), objects, host.target, why, tuple(remarks), known_host(path), options.caller,
         missing or gap, {name: os.environ[name] for name in LOADER_VARIABLES if name in os.environ},
-        options.cwd is not None, alone,
+        options.cwd is not None, alone, refused,
     )  # fmt: skip
 
 

@@ -41,6 +41,11 @@ def model(question: Question, env: dict[str, str] | None = None, map_only: bool 
     `startup_kind` unless it failed before, and there can be no steps.
     """
     settings = question.settings if env is None else question.settings.but(env=env)
+    if question.unstartable is not None:
+        refused = question.unstartable
+        steps = tuple(_never(one, "the program itself does not start", FAILS) for one in question.requests)
+        startup = Startup(FAILS, None, refused.status, ())
+        return Run(None, startup, "no-interpreter", refused.because, question.settings.program, steps, ())
     if question.missing is not None:
         startup = Startup(UNDECIDED, None, None, ())
         gap = f"a fact is missing: {question.missing}"

@@ -219,6 +219,24 @@ def test_a_static_program_starts(tmp_path: Path, flag: str) -> None:
 
 
 @pytest.mark.oracle
+def test_a_program_whose_interpreter_is_not_there(tmp_path: Path) -> None:
+    """The kernel refuses a program whose PT_INTERP leads nowhere, and a shell exits as dlwhy says."""
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_text("no directory")
+    for name in ("none", "loop", "file/loader", "n" * 300):
+        built = program("int main(void) { return 0; }", tmp_path, f"-Wl,--dynamic-linker={tmp_path}/{name}")
+        with pytest.raises(OSError) as refusal:  # noqa: PT011 -- its number is compared below
+            subprocess.run([str(built)], check=False)
+        report = dlwhy.check([built])
+        start = report.host.startup
+        assert (start.outcome, start.message, start.kind) == ("fails", None, "no-interpreter")
+        assert os.strerror(refusal.value.errno) in start.because
+        shell = subprocess.run(["/bin/sh", "-c", str(built)], capture_output=True, check=False)
+        assert start.exit_status == shell.returncode
+        assert predicted(str(built), ["libz.so.1"]).steps[0].outcome == "fails"
+
+
+@pytest.mark.oracle
 def test_a_program_without_dlopen_loads_nothing(tmp_path: Path) -> None:
     """A static program that has no dlopen at all opens nothing, and steps that need its handle fail."""
     source = 'void _start(void) { __asm__ volatile("mov $60, %eax; xor %edi, %edi; syscall"); }'

@@ -21,6 +21,7 @@ UNREACHED = {
     "version-table-missing": "needs a library whose version table was cut out of it",
     "audit": "an auditor that cannot be loaded is left out with a notice",
     "no-dlopen": "statically linked hosts are undecided so far",
+    "no-interpreter": "the kernel is asked in tests/hosts/test_executable.py",
 }
 """Kinds that no golden case shows, with the reason."""
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 from dlwhy.elf.constants import DF_1_PIE, ET_DYN, ET_EXEC
-from dlwhy.errors import DlwhyError, UsageError
+from dlwhy.errors import DlwhyError, FilesError, UsageError
+from dlwhy.loader.faults import Unknown
 from dlwhy.record import Record
 
 TYPE_CHECKING = False
@@ -42,6 +46,32 @@ class Standalone(Record):
     because: str
     message: str | None
     """What dlerror() says after every dlopen."""
+
+
+class Unstartable(Record):
+    """A program that execve(2) refuses: no loader comes to say anything."""
+
+    because: str
+    status: int
+    """What a shell exits with (POSIX.1-2017, Shell Command Language, 2.8.2)."""
+
+
+_NOT_FOUND = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+
+
+def unstartable(elf: Elf, objects: Objects) -> Unstartable | None:
+    """Return why the kernel cannot start a program whose PT_INTERP is not there (fs/binfmt_elf.c, open_exec)."""
+    try:
+        if elf.interp is not None:
+            objects.view(elf.interp)
+    except FilesError as error:
+        if error.errno in _NOT_FOUND:
+            words = os.strerror(error.errno)
+            why = f'its program interpreter {elf.interp} cannot be opened, and the kernel says "{words}" of the program'
+            return Unstartable(why, 127)
+    except (DlwhyError, Unknown):  # met again where what it says is asked for
+        pass
+    return None
 
 
 def standalone(elf: Elf) -> Standalone | None:

@@ -41,6 +41,7 @@ KINDS = {
     "audit": "an auditing library cannot be loaded",
     "host": "the program itself does not start",
     "no-dlopen": "a statically linked program loads nothing here",
+    "no-interpreter": "the kernel does not start a program whose PT_INTERP names nothing that is there",
     "unknown": "a fact is missing; the sentence names it",
 }
 """Kind -> meaning, of every way to fail; the `kind` of a step."""
