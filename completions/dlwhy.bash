@@ -12,7 +12,7 @@ _dlwhy() {
     COMPREPLY=()
     compopt -o filenames 2>/dev/null
     case $prev in
-        --cpu) mapfile -t COMPREPLY < <(compgen -W "x86-64 x86-64-v2 x86-64-v3 x86-64-v4 haswell xeon_phi avx512_1" -- "$cur"); return ;;
+        --cpu) mapfile -t COMPREPLY < <(compgen -W "x86-64 x86-64-v2 x86-64-v3 x86-64-v4 haswell xeon_phi avx512_1 i586 i686 i686-sse2 armv8-a armv8.1-a armv7-a armv7-a-neon power8 power9 power10 z196 zEC12 z13 z14 z15 z16 z17 rv64gc" -- "$cur"); return ;;
         --format) mapfile -t COMPREPLY < <(compgen -W "text json" -- "$cur"); return ;;
         --color) mapfile -t COMPREPLY < <(compgen -W "auto always never" -- "$cur"); return ;;
         --cwd|--sysroot|--library-path) _dlwhy_directories; return ;;

@@ -34,7 +34,8 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
             "loader.relocate", "loader.search", "loader.sort", "loader.dependencies", "loader.placing",
             "loader.resolving", "loader.closing", "loader.process", "loader.startup", "loader.unresolved",
             "loader.musl", "loader.musl.releases", "loader.musl.memory", "loader.musl.dso", "loader.musl.mapping",
-            "loader.musl.search", "loader.musl.relocate", "loader.musl.process", "loader.musl.startup",
+            "loader.musl.search", "loader.musl.relocate", "loader.musl.loading", "loader.musl.process",
+            "loader.musl.startup",
         ),
     ),
     "L3": (

@@ -13,11 +13,12 @@ import re
 import shutil
 import sys
 import tempfile
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from itertools import pairwise
 from lzma import FORMAT_RAW, PRESET_EXTREME, compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from zlib import compress as compressed
 from zlib import decompress
 
 from dlwhy.api import Host, Options
@@ -32,6 +33,7 @@ from dlwhy.elf.constants import (
     DT_VERDEF,
     DT_VERNEED,
     DT_VERSYM,
+    PF_R,
 )
 from dlwhy.elf.file import Elf
 from dlwhy.errors import ElfError
@@ -70,6 +72,8 @@ TABLES = (
     DT_HASH, DT_GNU_HASH, DT_SYMTAB, DT_STRTAB, DT_VERSYM, DT_VERDEF, DT_VERNEED, DT_RELA, DT_JMPREL,
 )  # fmt: skip
 BLOB = "shipped.bin"
+_TOLD = re.compile(rb"musl libc \([^\0]*\n|Dynamic Program Loader|(?<=\0)[0-9]+\.[0-9]+\.[0-9]+(?=\0)")
+"""What tells a loader of musl's and its release (loader.musl.releases, told)."""
 _LARGE = 1 << 16
 """Bytes from which on tables are packed one by one; small ones fare better together."""
 
@@ -106,6 +110,8 @@ def made(name: str, root: Path) -> dict[str, Any]:
     data = profile.data
     data["process"]["shell"] = {}
     data["kernel"] = {}  # this machine's
+    for path in _loaders(root):
+        _blank(data["files"], root, Files(str(root)).resolve(path))
     data["packages"] = {one: index.version(one) for one in sorted(packages)}
     return data
 
@@ -127,6 +133,26 @@ def _libraries(root: Path) -> list[str]:
 def _loaders(root: Path) -> list[str]:
     """The loaders of other C libraries."""
     return [f"/lib/{path.name}" for path in sorted((root / "lib").glob("ld-musl-*"))]
+
+
+def _blank(kept: dict[str, Any], root: Path, path: str) -> None:
+    """Leave zeros of the constants of another C library, which are most of it, but for what tells its release."""
+    files = Files(str(root))
+    elf = Elf(files.open(path))
+    tags = elf.dynamic.tags if elf.dynamic is not None else {}
+    tables = {elf.offset_of(tags[tag]) for tag in TABLES if tag in tags}
+    pieces = []
+    for start, data in _joined(kept[path]["parts"]):
+        changed = bytearray(data)
+        for row in elf.loads:
+            first, last = max(row[2] - start, 0), min(row[2] + row[5] - start, len(data))
+            if row[1] == PF_R and first < last and not any(row[2] <= (one or 0) < row[2] + row[5] for one in tables):
+                told = _TOLD.findall(data, first, last)
+                words = b"\0/lib\0" + b"\0".join(told) + b"\0"
+                changed[first:last] = words.ljust(last - first, b"\0")
+        pieces.append([start, len(changed), b64encode(compressed(bytes(changed))).decode("ascii")])
+    kept[path]["parts"] = pieces
+    files.close()
 
 
 class Blob:

@@ -97,7 +97,7 @@ class Options(Record):
     library_path: str | None = None
     """As ld.so --library-path."""
     libc: str | None = None
-    """A release such as "glibc-2.31", instead of what the files say."""
+    """A release such as "glibc-2.31" or "musl-1.2.3", instead of what the files say."""
     cwd: str | None = None
     """The working directory, this process's by default."""
     secure: bool = False
@@ -106,7 +106,7 @@ class Options(Record):
     """The object that calls dlopen; the program by default."""
     cpu: str | None = None
     """The processor: "x86-64" to "x86-64-v4", or one of Intel's as glibc up to 2.36 tells them apart ("haswell",
-    "xeon_phi", "avx512_1"). The one that dlwhy runs on by default."""
+    "xeon_phi", "avx512_1"); of other machines as --cpu lists them. The one that dlwhy runs on by default."""
     interp: str | None = None
     """PT_INTERP of a `plain` host, which tells its machine; by default the first of the psABIs' that is there."""
 

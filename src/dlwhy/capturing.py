@@ -9,7 +9,20 @@ from __future__ import annotations
 import os
 
 from dlwhy.api import Host, Options
-from dlwhy.elf.constants import DT_STRSZ, DT_STRTAB, ET_DYN, ET_EXEC
+from dlwhy.elf.constants import (
+    DT_GNU_HASH,
+    DT_HASH,
+    DT_REL,
+    DT_RELA,
+    DT_STRSZ,
+    DT_STRTAB,
+    DT_SYMTAB,
+    DT_VERSYM,
+    ET_DYN,
+    ET_EXEC,
+    PT_DYNAMIC,
+    PT_LOAD,
+)
 from dlwhy.elf.file import Elf
 from dlwhy.elf.relocs import Survey, relr, survey, tables
 from dlwhy.elf.tls import tls_relocations
@@ -197,11 +210,12 @@ class _Capture:
         kept |= {path: {"errno": number} for path, number in sorted(self.files.refused.items())}
         tree, same = self.files.tree()
         about = self.question.settings
+        libc = f"{about.libc.name} {about.libc.text}" if any(about.libc.release) else None
         from dlwhy import __version__
 
         return {
             "format": FORMAT, "schema": SCHEMA, "dlwhy": __version__,
-            "machine": about.machine.name, "libc": f"glibc {about.libc.text}" if about.libc.release != (0, 0) else None,
+            "machine": about.machine.name, "libc": libc,
             "process": _process(host, options, self.question), "kernel": self.files.kernel, "tree": tree, "same": same,
             "files": kept,
         }  # fmt: skip
@@ -279,8 +293,7 @@ def exhaust(view: RecordedView, question: Question) -> None:
         return
     settings = question.settings
     attempts: tuple[Callable[[], object], ...] = (
-        lambda: verify(view, view.path, settings),
-        lambda: check_segments(elf, view.path, settings, question.objects.grants, True),
+        lambda: _own_checks(elf, view, question) if not settings.libc.reads_memory else _pages(elf),
         lambda: elf.interp,
         lambda: [elf.dynamic and (elf.dynamic.soname, elf.dynamic.rpath, elf.dynamic.runpath, elf.dynamic.filters)],
         lambda: _symbols(elf),
@@ -295,6 +308,22 @@ def exhaust(view: RecordedView, question: Question) -> None:
             attempt()
         except (DlwhyError, Fault, Death, Unknown):  # what the loader would meet as well
             continue
+
+
+def _own_checks(elf: Elf, view: RecordedView, question: Question) -> None:
+    verify(view, view.path, question.settings)
+    check_segments(elf, view.path, question.settings, question.objects.grants, True)
+
+
+def _pages(elf: Elf) -> None:
+    """The segments that hold the dynamic section and its tables, whole: a reader of memory takes more than tables."""
+    tags = elf.dynamic.tags if elf.dynamic is not None else {}
+    wanted = {
+        tags[tag] for tag in (DT_HASH, DT_GNU_HASH, DT_SYMTAB, DT_STRTAB, DT_VERSYM, DT_RELA, DT_REL) if tag in tags
+    }
+    for kind, _, offset, vaddr, _, filesz, _, _ in elf.phdrs:
+        if kind == PT_DYNAMIC or (kind == PT_LOAD and any(vaddr <= one < vaddr + filesz for one in wanted)):
+            elf.view.some(offset, filesz)
 
 
 def _symbols(elf: Elf) -> None:

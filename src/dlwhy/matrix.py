@@ -14,7 +14,6 @@ from dlwhy.files import Files
 from dlwhy.hosts import executable
 from dlwhy.hosts.known import inferred
 from dlwhy.loader.faults import Unknown
-from dlwhy.loader.glibc import MEASURED
 from dlwhy.loader.objects import Objects
 from dlwhy.question import DEFAULT_PATH, ask_of
 from dlwhy.report import ASSUMED, COMPUTED, FAILS, LOADS, UNDECIDED, Cell, MatrixReport, Row
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
     from dlwhy.api import Host, Options
     from dlwhy.hosts.executable import Program
+    from dlwhy.loader.glibc import Glibc
     from dlwhy.question import Question
     from dlwhy.systems import System
     from dlwhy.verdict import Run
@@ -196,10 +196,9 @@ def _open(system: System, gap: str) -> Cell:
 def _cell(system: System, question: Question, run: Run) -> Cell:
     """The cell of a process that was modelled: of its start when that fails, else of the one step."""
     settings = question.settings
-    libc = settings.libc
-    known = any(libc.release)
-    host = settings.program, libc.name if known else None, libc.text if known else None
-    between = _between(libc.release) if known and libc.name == "glibc" and question.missing is None else ()
+    known = any(settings.libc.release)
+    host = settings.program, settings.libc.name if known else None, settings.libc.text if known else None
+    between = _between(settings.libc) if known and question.missing is None else ()
     startup = run.startup
     if startup.outcome != LOADS or not run.steps:
         basis = ASSUMED if startup.outcome == UNDECIDED or startup.assumptions or between else COMPUTED
@@ -216,11 +215,12 @@ def _cell(system: System, question: Question, run: Run) -> Cell:
     )  # fmt: skip
 
 
-def _between(release: tuple[int, ...]) -> tuple[str, ...]:
+def _between(libc: Glibc) -> tuple[str, ...]:
     """What is taken for granted of a release between those that were compared with real loaders."""
-    before = [one for one in MEASURED if one < release]
-    after = [one for one in MEASURED if one > release]
-    if release in MEASURED or not before or not after:
+    release, measured = libc.release, libc.measured
+    before = [one for one in measured if one < release]
+    after = [one for one in measured if one > release]
+    if release in measured or not before or not after:
         return ()
     texts = [".".join(map(str, one)) for one in (release, before[-1], after[0])]
-    return (f"how glibc {texts[0]} decides is taken from its sources: {texts[1]} and {texts[2]} were measured",)
+    return (f"how {libc.name} {texts[0]} decides is taken from its sources: {texts[1]} and {texts[2]} were measured",)

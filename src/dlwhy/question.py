@@ -121,11 +121,6 @@ def ask(steps: list[str], host: Host | None, options: Options, files: Files | No
     """
     if options.sysroot is not None and not os.path.isdir(options.sysroot):
         raise UsageError(f"--sysroot {options.sysroot}: no such directory")
-    if options.cpu is not None:
-        from dlwhy.loader.cpu import NAMES
-
-        if options.cpu not in NAMES:
-            raise UsageError(f"--cpu {options.cpu}: write {', '.join(NAMES[:-1])} or {NAMES[-1]}")
     if host is not None and host.captured is not None:
         return _ask_there(steps, host, options)
     files = files or Files(options.sysroot or "/")
@@ -192,10 +187,13 @@ def _ask(
             program, alone = _program(host, path, objects, options)
         except Unknown as unknown:
             missing = str(unknown)
+    if program is None and why is not None:
+        options = _as_opened(requests, cwd, objects, options)
     settings, gap = _settings(program, path, argv0, env, cwd, objects, options)
     refused = executable.unstartable(program, objects) if program is not None and options.loader is None else None
     gap = gap if refused is None else None
-    if "LD_TRACE_LOADED_OBJECTS" in env and alone is None:  # glibc elf/rtld.c, process_envvars: whatever its value
+    # glibc elf/rtld.c, process_envvars: whatever its value
+    if "LD_TRACE_LOADED_OBJECTS" in env and alone is None and settings.libc.traces:
         gap = gap or "a process: with LD_TRACE_LOADED_OBJECTS set the loader lists objects and starts no program"
     return Question(
         settings, program, tuple(requests), objects, host.target, why, tuple(remarks), known_host(path), options.caller,
@@ -333,7 +331,11 @@ def _settings(
         gap = gap or unread
     if options.cpu is not None:
         from dlwhy.loader.cpu import refused
+        from dlwhy.loader.processors import names_of
 
+        names = names_of(row.e_machine)
+        if names and options.cpu not in names:
+            raise UsageError(f"--cpu {options.cpu}: of {row.name}, write {', '.join(names[:-1])} or {names[-1]}")
         gap = gap or refused(options.cpu, strings, interpreter)
     known = known_host(path)
     settings = ProcessSettings(
@@ -384,9 +386,11 @@ def _musl_release(
 
         match = re.match(r"musl-([0-9]+)\.([0-9]+)\.([0-9]+)$", override)
         if match is None:
-            raise UsageError(f"--libc {override}: the loader is musl's: write a release such as musl-1.2.3")
-        own = musl((int(match[1]), int(match[2]), int(match[3])), override.removeprefix("musl-"), strings)
-    assert own is not None
+            raise UsageError(f"--libc {override}: write a release such as musl-1.2.3, for musl's loader")
+        release = int(match[1]), int(match[2]), int(match[3])
+        own = musl(release, override.removeprefix("musl-"), strings) if own is not None else None
+    if own is None:
+        raise UsageError(f"--libc {override}: {interpreter} is no loader of musl's (--loader names another)")
     if not own.text:
         return own, f"the release of musl: {interpreter} does not tell it"
     if not own.known:
@@ -413,6 +417,18 @@ def alone(path: str, env: dict[str, str], objects: Objects, options: Options) ->
     loader = options.loader or interpreter
     cwd = options.cwd or ("/" if objects.files.root else os.getcwd())
     return _settings(elf, path, path, env, cwd, objects, options.but(loader=loader))
+
+
+def _as_opened(requests: list[Request], cwd: str, objects: Objects, options: Options) -> Options:
+    """Let an inferred `plain` be of the machine of what is opened first by its path, where there is a loader for it."""
+    names = [request.name for request in requests if request.action == "open" and "/" in request.name]
+    if options.loader is not None or options.interp is not None or not names:
+        return options
+    try:
+        row = objects.elf(names[0] if names[0].startswith("/") else f"{cwd.rstrip('/')}/{names[0]}").row
+    except DlwhyError:
+        return options
+    return options.but(interp=row.interp) if row is not None and _exists(row.interp, objects) else options
 
 
 def _plain_machine(objects: Objects, options: Options) -> Machine:

@@ -28,7 +28,7 @@ def test_other_machine_leaves_it_open(system, monkeypatch):
 
 def test_bad_name_is_a_usage_error(system):
     """A name that is none is refused in one sentence that lists the others."""
-    with pytest.raises(UsageError, match=r"--cpu i386: write x86-64, .* or avx512_1"):
+    with pytest.raises(UsageError, match=r"--cpu i386: of x86-64, write x86-64, .* or avx512_1"):
         dlwhy.check(["/app/libgood.so"], dlwhy.Host.plain({}), sysroot=str(system.root), cpu="i386")
 
 

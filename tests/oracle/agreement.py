@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING
 
 from dlwhy.files import Files
 from dlwhy.loader.objects import Objects
-from tests.oracle import catalogue, compare, libraries, packages, real
+from tests.oracle import catalogue, compare, libraries, musl, packages, real
 from tests.oracle.build import NotBuilt, Workshop
 from tests.oracle.machines import AMD64, TARGETS, target_of
 from tests.oracle.scenarios import FAMILIES, TIMES, adapted, placed, scenario
-from tests.oracle.sysroots import cache, roots
+from tests.oracle.sysroots import SUITES, cache, roots
 
 if TYPE_CHECKING:
     from tests.oracle.scenarios import Scenario
@@ -34,12 +34,18 @@ if TYPE_CHECKING:
 PAGE = Path(__file__).parent.parent.parent / "docs/agreement.md"
 BEGIN, END = "<!-- tables: written by tests/oracle/agreement.py -->", "<!-- end of tables -->"
 
+MUSL = "musl"
 _OFTEN = 10
 """How often each loader is to be heard saying each sentence."""
 
 
-def workshop(debian: str = "amd64") -> Workshop:
-    """The workshop that all scenarios of a machine share, its programs linked against the oldest C library at hand."""
+def workshop(debian: str = "amd64", root: Path | None = None) -> Workshop:
+    """The workshop that all scenarios of a machine share, its programs linked against the oldest C library at hand.
+
+    Or against that of a `root`, where no other is asked for.
+    """
+    if root is not None:
+        return Workshop(cache() / "plans", real.program_libraries(root), TARGETS[debian])
     found = [root for name, root in roots(debian).items() if name != "this machine" and isinstance(root, Path)]
     if not found and debian != "amd64":
         raise OSError("no C library to link with")
@@ -87,38 +93,51 @@ def built(made: Workshop, chosen: list[Scenario]) -> list[Scenario]:
         return [each for each, good in zip(chosen, pool.map(build, chosen), strict=True) if good]
 
 
+OWN = ("this machine", *SUITES)
+"""The loaders of x86-64."""
+
+
 class Tally:
     """Counts of one run, and the differences it showed."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, said: dict[str, str] = catalogue.ROWS) -> None:
         self.counts: Counter[tuple[str, str, str]] = Counter()
         self.heard: Counter[tuple[str, str]] = Counter()
         """(row of the catalogue, loader) -> how often the real loader said so."""
         self.differences = 0
+        self.told: list[str] = []
+        """What was told of loaders of other machines."""
         self._most = most
+        self._said = said
+
+    def _tabled(self, loader: str) -> bool:
+        """Whether a loader has a row for each family, and a column for what it says."""
+        return loader in OWN or self._said is not catalogue.ROWS
 
     def add(self, loader: str, family: str, verdict: compare.Verdict) -> None:
         """Count one scenario."""
         for word, amount in (
             ("scenarios", 1), ("steps", verdict.steps), ("refused", verdict.refused), ("undecided", verdict.undecided),
-            ("differ", bool(verdict.differences)),
+            ("differ", bool(verdict.differences)), ("otherwise", verdict.other_verdict),
         ):  # fmt: skip
             self.counts[loader, family, word] += amount
-        for row, amount in catalogue.count(list(verdict.messages)).items():
+        for row, amount in catalogue.count(list(verdict.messages), self._said).items():
             self.heard[row, loader] += amount
         if verdict.differences:
             self.tell(f"{loader} {verdict.scenario.name} ({family}):", *verdict.differences)
+            if not self._tabled(loader):
+                self.told.append(f"{loader}, scenario {verdict.scenario.name}: {_short(verdict.differences[0])}")
 
     def rows(self) -> list[list[str]]:
-        """How often each sentence of the catalogue was heard, by loader."""
-        loaders = sorted({loader for _, loader in self.heard})
+        """How often each sentence of the catalogue was heard, by loader of x86-64."""
+        loaders = sorted({loader for _, loader in self.heard if self._tabled(loader)})
         table = [["what the loader says", *loaders]]
-        return table + [[row, *(str(self.heard[row, loader]) for loader in loaders)] for row in catalogue.ROWS]
+        return table + [[row, *(str(self.heard[row, loader]) for loader in loaders)] for row in self._said]
 
     def seldom(self) -> list[str]:
         """The sentences that some loader was heard to say fewer than ten times, and why."""
-        loaders = {loader for _, loader in self.heard}
-        rows = [row for row in catalogue.ROWS if any(self.heard[row, loader] < _OFTEN for loader in loaders)]
+        loaders = {loader for _, loader in self.heard if self._tabled(loader)}
+        rows = [row for row in self._said if any(self.heard[row, loader] < _OFTEN for loader in loaders)]
         return [f"{row}: {catalogue.SELDOM.get(row, 'no reason is known')}" for row in rows]
 
     def tell(self, head: str, *lines: str) -> None:
@@ -127,12 +146,25 @@ class Tally:
         if self.differences <= self._most:
             print(head, *(f"    {line}"[:1500] for line in lines), sep="\n")
 
+    def foreign(self) -> list[list[str]]:
+        """Rows for loaders of other machines: all families together, and how many of a hundred scenarios agree."""
+        rows = [["loader", "scenarios", "steps", "refused", "undecided", "verdicts agree", "texts agree"]]
+        for loader in dict.fromkeys(key[0] for key in self.counts if not self._tabled(key[0])):
+            count: Counter[str] = Counter()
+            for (of, _, word), amount in self.counts.items():
+                count[word] += amount if of == loader else 0
+            whole = count["scenarios"]
+            agree = [f"{100 * (whole - count[word]) / whole:.2f} %" for word in ("otherwise", "differ")]
+            rows.append([loader, *(str(count[one]) for one in ("scenarios", "steps", "refused", "undecided")), *agree])
+        return rows
+
     def table(self) -> list[list[str]]:
         """Rows of text, the head first."""
         columns = ("scenarios", "steps", "refused", "undecided", "differ")
-        pairs = sorted({key[:2] for key in self.counts})
+        pairs = sorted({key[:2] for key in self.counts if self._tabled(key[0])})
         rows = [[*pair, *(str(self.counts[*pair, word]) for word in columns)] for pair in pairs]
-        total = [sum(self.counts[key] for key in self.counts if key[2] == word) for word in columns]
+        of = {word: [key for key in self.counts if key[2] == word and self._tabled(key[0])] for word in columns}
+        total = [sum(self.counts[key] for key in of[word]) for word in columns]
         return [["loader", "family", *columns], *rows, ["all", "", *map(str, total)]]
 
 
@@ -186,9 +218,15 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="agreement", description=__doc__)
     parser.add_argument("--seed", type=int, default=None, help="a fresh one, printed, without")
     parser.add_argument("--scenarios", type=int, default=300, help="of each family")
-    parser.add_argument("--family", choices=sorted(FAMILIES), action="append", default=[])
+    parser.add_argument("--family", choices=sorted({*FAMILIES, *musl.FITTING}), action="append", default=[])
     parser.add_argument("--loader", action="append", default=[])
-    parser.add_argument("--machine", choices=sorted(TARGETS), action="append", default=[], help="by Debian's name")
+    parser.add_argument(
+        "--machine",
+        choices=[*sorted(TARGETS), MUSL],
+        action="append",
+        default=[],
+        help="by Debian's name; musl stands for that C library on amd64",
+    )
     parser.add_argument("--only", type=int, default=None, help="one scenario by number, its files kept")
     parser.add_argument("--show", type=int, default=40, help="differences printed")
     parser.add_argument("--libraries", action="store_true", help="the shared objects of whole systems too")
@@ -200,22 +238,30 @@ def main(argv: list[str] | None = None) -> int:
     print(f"seed {seed}")
     tally = Tally(arguments.show)
     not_run: list[str] = []
-    for debian in arguments.machine or ["amd64"]:
-        not_run += _scenarios(debian, seed, arguments, tally)
+    machines = arguments.machine or ["amd64"]
+    for debian in machines:
+        if debian != MUSL:
+            not_run += _scenarios(debian, seed, arguments, tally)
+    heard = Tally(arguments.show, catalogue.MUSL)
+    if MUSL in arguments.machine:
+        not_run += _musl(seed, arguments, heard)
+        print(_plain(heard.table()), _plain(heard.rows()), sep="\n")
     if tally.counts:
-        print(_plain(tally.table()), *sorted(set(not_run)), sep="\n")
+        print(_plain(tally.table()), _plain(tally.foreign()), *sorted(set(not_run)), sep="\n")
         print(_plain(tally.rows()))
     rows, rest = library_rows(tally, arguments.loader) if arguments.libraries else ([], [])
     if rows:
         print(_plain(rows), *rest, sep="\n")
-    measured = _measured(seed, tally, sorted(set(not_run))) if tally.counts else {}
+    measured = _measured(seed, tally, sorted(set(not_run)), machines) if tally.counts else {}
     if rows:
         measured["Libraries of whole systems"] = "\n\n".join((_markdown(rows), _bullets(rest)))
+    if heard.counts:
+        measured["musl"] = _measured_musl(seed, heard)
     if arguments.packages:
         measured["Packages in the programs that load them"] = package_rows(tally, arguments.package)
     if arguments.write:
         _write(measured)
-    return 1 if tally.differences > len(rest) else 0
+    return 1 if tally.differences + heard.differences > len(rest) else 0
 
 
 def _scenarios(debian: str, seed: int, arguments: argparse.Namespace, tally: Tally) -> list[str]:
@@ -237,6 +283,31 @@ def _scenarios(debian: str, seed: int, arguments: argparse.Namespace, tally: Tal
             for each in chosen:
                 tally.add(loader, family, one(each, root, made, words, keep=arguments.only is not None))
     return not_run
+
+
+def _musl(seed: int, arguments: argparse.Namespace, tally: Tally) -> list[str]:
+    """Run the scenarios that fit musl under the musl of every suite; what could not be run."""
+    have = musl.roots()
+    wanted = arguments.loader or list(have)
+    chosen_roots = {name: root for name, root in have.items() if isinstance(root, Path) and name in wanted}
+    if chosen_roots:
+        made = musl.workshop()
+        for family in arguments.family or musl.FITTING:
+            numbers = [arguments.only] if arguments.only is not None else range(arguments.scenarios)
+            chosen = [one for one in (musl.make(seed, number, family) for number in numbers) if musl.fits(one)]
+            for each in built(made, chosen):
+                for loader, root in chosen_roots.items():
+                    tally.add(loader, family, musl.one(each, root, made, keep=arguments.only is not None))
+    return [f"{loader}: {root}" for loader, root in have.items() if isinstance(root, str)]
+
+
+def _measured_musl(seed: int, tally: Tally) -> str:
+    """What stands below musl's heading."""
+    releases = ", ".join(
+        f"{name}: {musl.release(root)}" for name, root in musl.roots().items() if isinstance(root, Path)
+    )
+    head = f"{dt.datetime.now(tz=dt.UTC).date()}, seed {seed}; {releases}."
+    return "\n\n".join((head, _markdown(tally.table()), _markdown(tally.rows()), _bullets(tally.seldom())))
 
 
 def package_rows(tally: Tally, names: list[str]) -> str:
@@ -261,8 +332,28 @@ def _bullets(lines: list[str]) -> str:
     return "\n".join(f"- {one}" for one in lines)
 
 
-def _measured(seed: int, tally: Tally, not_run: list[str]) -> dict[str, str]:
+def _short(difference: str) -> str:
+    """A difference as a line of the page: what is said of paths is the same for all."""
+    return re.sub(r"/tmp/dlwhy-oracle/[^/' ]*/", "", difference).replace("|", "/")[:300]
+
+
+def _measured(seed: int, tally: Tally, not_run: list[str], machines: list[str]) -> dict[str, str]:
     """Heading -> what stands below it; the first has none."""
+    result = _measured_here(seed, tally, not_run) if "amd64" in machines else {}
+    others = [one for one in machines if one != "amd64"]
+    if others:
+        made = ", ".join(
+            f"{name}: glibc {release(root)}"
+            for one in others for name, root in roots(one).items() if isinstance(root, Path)
+        )  # fmt: skip
+        rest = [f"Not run: {one}" for one in not_run if one.partition(" ")[0] in {TARGETS[o].name for o in others}]
+        head = f"{dt.datetime.now(tz=dt.UTC).date()}, seed {seed}; {made}."
+        parts = (head, _markdown(tally.foreign()), _bullets(tally.told), *rest)
+        result["Other machines"] = "\n\n".join(part for part in parts if part)
+    return result
+
+
+def _measured_here(seed: int, tally: Tally, not_run: list[str]) -> dict[str, str]:
     loaders = ", ".join(f"{name}: glibc {release(root)}" for name, root in roots().items() if isinstance(root, Path))
     head = f"{dt.datetime.now(tz=dt.UTC).date()}, seed {seed}; {loaders}."
     first = [head, _markdown(tally.table()), *(f"Not run: {one}" for one in not_run)]

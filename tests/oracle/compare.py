@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import dlwhy
 from dlwhy.elf.machine import MACHINES
+from dlwhy.loader.processors import MODELS
 from tests.oracle import real
 from tests.oracle.machines import target_of
 from tests.oracle.scenarios import Scenario, placed
@@ -35,6 +36,8 @@ class Verdict(NamedTuple):
     """Steps that the real loader refused, deaths included."""
     messages: tuple[bytes, ...]
     """The real messages, to count the rows of the catalogue."""
+    other_verdict: bool = False
+    """Whether an outcome differs, and not only what is said of it."""
 
 
 def prepare(one: Scenario, root: Path, workshop: Workshop) -> Scenario:
@@ -66,22 +69,27 @@ def observe(one: Scenario, root: Path, words: tuple[int, int] | None) -> real.Re
 
 
 @contextmanager
-def pages_as_here(root: Path) -> Generator[None]:
-    """Let dlwhy take pages to be of the size that programs of a root's machine find here."""
+def as_here(root: Path) -> Generator[None]:
+    """Let dlwhy take pages and the processor to be what programs of a root's machine find here."""
     target = target_of(root)
     key, row = next((key, row) for key, row in MACHINES.items() if row.name == target.name)
+    models = MODELS.get(key[0])
     MACHINES[key] = row.but(page=target.page or row.page)
+    if target.model is not None:
+        MODELS[key[0]] = {"here": target.model}
     try:
         yield
     finally:
         MACHINES[key] = row
+        if models is not None:
+            MODELS[key[0]] = models
 
 
 def predict(one: Scenario, root: Path) -> dlwhy.CheckReport:
     """Ask dlwhy of a prepared scenario."""
     env = environment(one)
     host = dlwhy.Host.executable(f"{one.directory}/{one.program}", env) if one.program else dlwhy.Host.plain(env)
-    with pages_as_here(root):
+    with as_here(root):
         return dlwhy.check(list(one.steps), host, sysroot=None if root == Path("/") else str(root), cwd=one.cwd)
 
 
@@ -114,23 +122,25 @@ def judge(one: Scenario, seen: real.RealRun, said: dlwhy.CheckReport, *, noisy: 
         expected += (_bytes(start.message) or b"") + (b"\n" if start.message is not None else b"")
         if start.outcome not in ("fails", "dies"):
             wrong.append(f"start: {start.outcome}, really exit {seen.status}: {seen.stderr!r}")
+            other = True
         else:
+            other = start.exit_status != seen.status
             if start.exit_status != seen.status:
                 wrong.append(f"start: exit status {start.exit_status}, really {seen.status}: {seen.stderr!r}")
             if without_line(seen.stderr) != without_line(expected):
                 wrong.append(f"start: {expected!r}, really {seen.stderr!r}")
-        return Verdict(one, tuple(wrong), 0, 1, 1, tuple(messages))
+        return Verdict(one, tuple(wrong), 0, 1, 1, tuple(messages), other)
     if start.outcome == "undecided":
         return Verdict(one, (), 1, 1, 0, ())
     if start.outcome != "loads":
-        return Verdict(one, (f"start: {start.outcome} ({start.message!r}), really it starts",), 0, 1, 0, ())
+        return Verdict(one, (f"start: {start.outcome} ({start.message!r}), really it starts",), 0, 1, 0, (), True)
     loaded = tuple("" if index == 0 else name for index, name in enumerate(start.loaded))
     if loaded != seen.start_maps:
         wrong.append(f"start: loaded {loaded}, really {seen.start_maps}")
     notices = b"".join(
         f.message.encode("utf-8", "surrogateescape") + b"\n" for f in said.findings if f.rule == "loader-notice"
     )
-    left_open = False
+    left_open = other = False
     for number, (mine, step) in enumerate(zip(said.steps, seen.steps, strict=False), 1):
         steps += 1
         refused += step.outcome != "loads"
@@ -146,6 +156,7 @@ def judge(one: Scenario, seen: real.RealRun, said: dlwhy.CheckReport, *, noisy: 
             break
         name = f"step {number} {mine.request}"
         if mine.outcome != step.outcome:
+            other = True
             wrong.append(
                 f"{name}: {mine.outcome} ({mine.message or mine.because!r}), really {step.outcome}"
                 f" ({step.message!r}, {seen.stderr[-300:]!r}, {seen.status})"
@@ -178,4 +189,4 @@ def judge(one: Scenario, seen: real.RealRun, said: dlwhy.CheckReport, *, noisy: 
     messages += [seen.stderr] if seen.stderr and not left_open else []
     if not left_open and not wrong and (notices not in seen.stderr if noisy else seen.stderr != notices):
         wrong.append(f"standard error {notices!r}, really {seen.stderr!r}")
-    return Verdict(one, tuple(wrong), undecided, steps, refused, tuple(messages))
+    return Verdict(one, tuple(wrong), undecided, steps, refused, tuple(messages), other)

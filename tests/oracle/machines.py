@@ -13,6 +13,7 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING, NamedTuple
 
+from dlwhy.loader.processors import Model
 from tests.oracle.sysroots import Index, cache
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class Target(NamedTuple):
     """The Debian suites that have it in their archive."""
     qemu: str | None = None
     """The emulator; None where the kernel runs its programs."""
+    model: Model | None = None
+    """The processor that programs find here, where a row of dlwhy's does not tell."""
     page: int | None = None
     """Bytes of a page where programs run here, if that is not what real systems of this machine have."""
     lends: tuple[str, ...] = ()
@@ -111,7 +114,8 @@ TARGETS = {
             },
             "ret", "ret", "adr x0, {0}\nret",
             "stp x29, x30, [sp, -16]!\nbl {0}\nldp x29, x30, [sp], 16\nret",
-            qemu="qemu-aarch64",
+            qemu="qemu-aarch64", model=Model("aarch64", (), ("atomics",)),
+            subdirectories=("glibc-hwcaps/any", "atomics", "tls", "aarch64", "aarch64/atomics", "tls/aarch64"),
         ),
         Target(
             "i386", "i386", "i686-linux-gnu-gcc", "i386-linux-gnu", "/lib/ld-linux.so.2",
@@ -128,7 +132,7 @@ TARGETS = {
             "ret", "movl $1, %eax; ret", "call 1f\n1: popl %eax\nleal {0}-1b(%eax), %eax\nret",
             "pushl %ebx\ncall 1f\n1: popl %ebx\naddl $_GLOBAL_OFFSET_TABLE_+[.-1b], %ebx\nsubl $8, %esp\n"
             "call {0}@PLT\naddl $8, %esp\npopl %ebx\nret",
-            4,
+            4, subdirectories=("glibc-hwcaps/any", "i686", "tls", "sse2", "i686/sse2", "tls/i686"),
         ),
         Target(
             "arm", "armhf", "arm-linux-gnueabihf-gcc", "arm-linux-gnueabihf", "/lib/ld-linux-armhf.so.3",
@@ -144,6 +148,8 @@ TARGETS = {
             },
             "bx lr", "mov r0, #1; bx lr", "adr r0, {0}\nbx lr", "push {{r4, lr}}\nbl {0}(PLT)\npop {{r4, pc}}",
             4, prologue=".eabi_attribute 28, 1", qemu="qemu-arm",  # Tag_ABI_VFP_args
+            model=Model("v8l", (), ("vfp", "neon")),
+            subdirectories=("neon", "v8l", "tls", "vfp", "neon/vfp", "tls/v8l"),
         ),
         Target(
             "ppc64", "ppc64el", "powerpc64le-linux-gnu-gcc", "powerpc64le-linux-gnu", "/lib64/ld64.so.2",
@@ -163,6 +169,8 @@ TARGETS = {
             "addi 1, 1, 32\nld 0, 16(1)\nmtlr 0\nblr",
             lends=("__tls_get_addr", "__tls_get_addr_opt"), lent_for=("gd",), prologue=".abiversion 2",
             suites=("bookworm", "trixie", "sid"), qemu="qemu-ppc64le", page=4096,
+            model=Model(None, ("power9",), ("dfp", "altivec")),
+            subdirectories=("glibc-hwcaps/power9", "glibc-hwcaps/power10", "tls", "altivec", "altivec/dfp", "tls/dfp"),
         ),
         Target(
             "s390x", "s390x", "s390x-linux-gnu-gcc", "s390x-linux-gnu", "/lib/ld64.so.1",
@@ -179,6 +187,8 @@ TARGETS = {
             "br %r14", "lghi %r2, 1; br %r14", "larl %r2, {0}\nbr %r14",
             "stmg %r14, %r15, 112(%r15)\naghi %r15, -160\nbrasl %r14, {0}@PLT\nlmg %r14, %r15, 272(%r15)\nbr %r14",
             suites=("bookworm", "trixie", "sid"), qemu="qemu-s390x",
+            model=Model(None, ("z13",), ("zarch", "ldisp", "eimm", "vx", "vxe", "vxe2")),
+            subdirectories=("glibc-hwcaps/z13", "glibc-hwcaps/z14", "tls", "vxe2", "vx/zarch", "tls/eimm"),
         ),
         Target(
             "riscv64", "riscv64", "riscv64-linux-gnu-gcc", "riscv64-linux-gnu", "/lib/ld-linux-riscv64-lp64d.so.1",
@@ -210,27 +220,32 @@ def target_of(root: Path) -> Target:
 @functools.cache
 def emulator(qemu: str) -> tuple[Path | None, str]:
     """(path, "") of the static emulator of a machine, or (None, why there is none)."""
-    kept = cache() / "qemu" / EMULATOR_SUITE / qemu
-    if kept.exists():
-        return kept, ""
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with (kept.parent / "lock").open("w") as lock:  # the workers of one run start together
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not kept.exists():
-            try:
-                package = Index(EMULATOR_SUITE).package("qemu-user")
-                tar = subprocess.run(["dpkg-deb", "--fsys-tarfile", package], check=True, capture_output=True).stdout
-                own = kept.with_suffix(".part")
-                own.mkdir(exist_ok=True)
-                wanted = f"./usr/bin/{qemu}"
-                subprocess.run(
-                    ["tar", "-x", "-C", own, "--strip-components=3", wanted], input=tar, check=True, capture_output=True
-                )
-                (own / qemu).rename(kept)
-                own.rmdir()
-            except (OSError, subprocess.SubprocessError) as error:
-                return None, f"not run: no {qemu}: {error}"
-    return kept, ""
+    place = cache() / "qemu" / EMULATOR_SUITE
+    if not (place / qemu).exists():
+        place.mkdir(parents=True, exist_ok=True)
+        with (place / "lock").open("w") as lock:  # the workers of one run start together
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (place / qemu).exists():
+                try:
+                    _unpack(Index(EMULATOR_SUITE).package("qemu-user"), place)
+                except (OSError, subprocess.SubprocessError) as error:
+                    return None, f"not run: no {qemu}: {error}"
+    return place / qemu, ""
+
+
+def _unpack(package: Path, place: Path) -> None:
+    """Take the emulators of all rows out of their package at once: it is large. Each appears when it is complete."""
+    wanted = [f"./usr/bin/{row.qemu}" for row in TARGETS.values() if row.qemu is not None]
+    own = place / f"{os.getpid()}.part"
+    own.mkdir()
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE) as tar:
+        unpack: list[str | Path] = ["tar", "-x", "-C", own, "--strip-components=3", *wanted]
+        subprocess.run(unpack, stdin=tar.stdout, check=True, capture_output=True)
+        assert tar.stdout is not None
+        tar.stdout.close()
+    for one in own.iterdir():
+        one.rename(place / one.name)
+    own.rmdir()
 
 
 def inside(target: Target, root: Path) -> tuple[str, ...]:

@@ -17,6 +17,9 @@ from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dlwhy.files import Files
+from dlwhy.loader.musl import releases
+from dlwhy.loader.objects import Objects
 from tests.oracle import compare, real
 from tests.oracle.build import Function, Plan, Reference, Variable, Workshop
 from tests.oracle.scenarios import FAMILIES, Scenario, scenario
@@ -156,13 +159,19 @@ def roots() -> dict[str, Path | str]:
     return {name: root if root is not None else why for name, (root, why) in found.items()}
 
 
-def _compile(root: Path, target: Path, *options: str) -> None:
-    """Compile the host program against a root's headers into an object."""
+def release(root: Path) -> str:
+    """What the musl of a root says it is."""
+    told = releases.told(Objects(Files(str(root))).loader_facts(LOADER).strings)
+    return told[1] if told is not None else "?"
+
+
+def _compile(root: Path, target: Path, *options: str, source: Path = _PLAIN) -> None:
+    """Compile the host program, or another one, against a root's headers into an object."""
     own_headers = subprocess.run(
         ["gcc", "-print-file-name=include"], capture_output=True, text=True, check=True
     ).stdout.strip()
     command: list[str | Path] = ["gcc", "-O1", "-nostdinc", "-isystem", root / _INCLUDE, "-isystem", own_headers]
-    subprocess.run([*command, *options, "-c", "-o", target, _PLAIN], check=True, capture_output=True)
+    subprocess.run([*command, *options, "-c", "-o", target, source], check=True, capture_output=True)
 
 
 def program_libraries(root: Path) -> tuple[str, ...]:
@@ -213,6 +222,13 @@ def plain(root: Path) -> Path:
         own.with_suffix(".o").unlink()
         own.rename(target)
     return target
+
+
+def link(root: Path, source: Path, target: Path, *options: str) -> None:
+    """Compile and link a program of one file for a root."""
+    _compile(root, target.with_suffix(".o"), "-fno-pie", *options, source=source)
+    command = ["gcc", "-no-pie", "-nostdlib", "-o", str(target), str(target.with_suffix(".o"))]
+    subprocess.run([*command, *program_libraries(root)], check=True, capture_output=True)
 
 
 def observe(one: Scenario, root: Path) -> real.RealRun:

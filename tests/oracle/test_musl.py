@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import secrets
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 import dlwhy
 from tests.oracle import compare, musl, real
-from tests.oracle.build import Function, Plan, Reference, Variable
+from tests.oracle.build import Function, Patch, Plan, Reference, Variable
 from tests.oracle.scenarios import Scenario
 
 if TYPE_CHECKING:
@@ -160,6 +161,28 @@ def _compare_way(root: Path, full: Scenario, way: str) -> None:
     assert compare.judge(full, seen, said).differences == ()
 
 
+@pytest.mark.parametrize("family", ["graph", "search", "tls", "quirks"])
+def test_profiles(family: str, made: Workshop) -> None:
+    """What is captured of a musl host with the files of a scenario answers as the host itself does."""
+    root = root_of(NAMES[-1])
+    for number in range(SAMPLE):
+        chosen = musl.make(FIXED, number, family)
+        full = compare.prepare(chosen._replace(name=f"{chosen.name}-{os.getpid()}"), root, made)
+        try:
+            env = compare.environment(full)
+            program = f"{full.directory}/{full.program}" if full.program else None
+            host = dlwhy.Host.executable(program, env) if program else dlwhy.Host.plain(env)
+            kept = dlwhy.capture(host, sysroot=str(root), cwd=full.cwd, names=[full.directory])
+            here, there = (
+                musl.predict(full, root),
+                dlwhy.check(list(full.steps), dlwhy.Host.profile(kept), cwd=full.cwd),
+            )
+            assert there.steps == here.steps
+            assert there.host.startup == here.host.startup
+        finally:
+            compare.clean(full, root)
+
+
 @pytest.mark.parametrize("loader", NAMES)
 def test_unresolved_and_tree(loader: str, made: Workshop) -> None:
     """What `unresolved` and `tree` list of a library is what musl's own start with it tells, name by name."""
@@ -188,3 +211,55 @@ def test_unresolved_and_tree(loader: str, made: Workshop) -> None:
         ]  # fmt: skip
     finally:
         compare.clean(full, root)
+
+
+_PLACES = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+__thread char own[OWN] __attribute__((aligned(ALIGN)));
+int main(int argc, char **argv) {
+  char *here;
+  __asm__("mov %%fs:0, %0" : "=r"(here));
+  printf("%ld", (long)(here - own));
+  for (int i = 1; i < argc; i++) printf(" %ld", (long)(here - (char *)dlsym(RTLD_DEFAULT, argv[i])));
+  return 0;
+}
+"""
+
+
+@pytest.mark.parametrize("loader", NAMES)
+def test_places_of_tls(loader: str, made: Workshop, tmp_path: Path) -> None:
+    """Each module of a start has its TLS where the report says, as a running program measures it."""
+    root = root_of(loader)
+    r = random.Random(f"{FIXED}/{loader}")
+    source = tmp_path / "places.c"
+    source.write_text(_PLACES)
+    wrong = []
+    for number in range(12):
+        sizes = [(r.randint(1, 900), r.choice((1, 2, 4, 8, 16, 64, 256))) for _ in range(r.randint(1, 4))]
+        plans = tuple(
+            Plan(f"p{index}.so", f"p{index}.so", variables=(Variable(f"v{index}", size, align),),
+                 patches=(Patch("phdr 7 0 vaddr", 0x4000 + r.randint(0, 255)),) if r.random() < 0.3 else ())
+            for index, (size, align) in enumerate(sizes)
+        )  # fmt: skip
+        full = _placed(loader, made, plans, (), LD_PRELOAD=" ".join(f"{{D}}/p{k}.so" for k in range(len(plans))))
+        try:
+            program = Path(f"{root}{full.directory}/places")
+            given = [f"-DOWN={r.randint(1, 300)}", f"-DALIGN={r.choice((1, 8, 32))}"]
+            musl.link(root, source, program, *given)
+            names = [f"v{k}" for k in range(len(plans))]
+            arguments = [f"{full.directory}/places", *names]
+            with real.proc(root, Path(arguments[0])):
+                out = subprocess.run(
+                    arguments, env=full.env, preexec_fn=lambda: os.chroot(root), capture_output=True, check=True
+                ).stdout  # fmt: skip
+            said = dlwhy.check([], dlwhy.Host.executable(arguments[0], full.env), sysroot=str(root), cwd="/").static_tls
+            assert said is not None
+            places = {block.object: block.offset for block in said.blocks}
+            paths = [arguments[0], *(f"{full.directory}/p{k}.so" for k in range(len(plans)))]
+            if [places[path] for path in paths] != list(map(int, out.split())):
+                wrong.append((number, sizes, [places[path] for path in paths], out))
+        finally:
+            compare.clean(full, root)
+    assert wrong == []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from dlwhy.loader.musl import dso, mapping, memory, process, releases, relocate, search, startup
+from dlwhy.loader.musl import dso, loading, mapping, memory, process, releases, relocate, search, startup
 from tests.oracle import compare, musl, real
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def _by_magic(view: Any, path: str, _real: Any = mapping.headers_of) -> Any:
 
 MUTANTS: dict[str, tuple[object, str, object, str]] = {
     # what is broken: (where, name, what stands there instead, which family shows it)
-    "libc names are searched": (process, "is_builtin", lambda name: name == "libc.so", "versions"),
+    "libc names are searched": (loading, "is_builtin", lambda name: name == "libc.so", "versions"),
     "no search path of an object": (search.Finder, "_along", _own_only, "graph"),
     "search paths are not inherited": (search.Finder, "find", _no_chain, "quirks"),
     "LD_LIBRARY_PATH is not read": (search.Finder, "environment_path", _constant(None), "search"),
@@ -169,7 +169,7 @@ MUTANTS: dict[str, tuple[object, str, object, str]] = {
     "nothing is too large": (mapping, "_mmap", _constant(None), "faults"),
     "another libc is mapped": (process.MuslProcess, "_is_libc", _constant(False), "quirks"),
     "a constructor runs without DT_RELR": (process.MuslProcess, "check_constructors", _constant(None), "quirks"),
-    "errors have glibc's words": (process, "strerror", os.strerror, "faults"),
+    "errors have glibc's words": (loading, "strerror", os.strerror, "faults"),
     "a fixed place is always free": (mapping, "_check_place", _constant(None), "flags"),
 }  # fmt: skip
 

@@ -146,7 +146,7 @@ def _capture(parser: argparse.ArgumentParser) -> None:
 
 
 def _process(parser: argparse.ArgumentParser, hosted: bool, asked: bool = True) -> None:
-    from dlwhy.loader.cpu import NAMES
+    from dlwhy.loader.processors import every_name
 
     add = parser.add_argument_group("the process").add_argument
     if hosted and asked:
@@ -162,14 +162,15 @@ def _process(parser: argparse.ArgumentParser, hosted: bool, asked: bool = True) 
     add("--sysroot", metavar="DIR", help="look everything up inside DIR, as chroot would")
     add("--loader", metavar="FILE", help="the loader to use, as `ld.so PROG`")
     add("--library-path", metavar="DIRS", help="as `ld.so --library-path DIRS PROG`")
-    add("--libc", metavar="RELEASE", help="override what the files say, e.g. glibc-2.31")
+    add("--libc", metavar="RELEASE", help="override what the files say, e.g. glibc-2.31 or musl-1.2.3")
     add("--secure", action="store_true", help="AT_SECURE: as a set-user-ID program")
     if hosted:
         add("--caller", metavar="FILE", help="the object that calls dlopen")
     add(
-        "--cpu", metavar="LEVEL", choices=NAMES,
+        "--cpu", metavar="LEVEL", choices=every_name(),
         help="another processor than the one that dlwhy runs on: x86-64 or x86-64-v2 to -v4; haswell, xeon_phi and"
-        " avx512_1 are Intel's, as glibc up to 2.36 tells them apart",
+        " avx512_1 are Intel's, as glibc up to 2.36 tells them apart; of other machines i586, i686, i686-sse2; armv8-a,"
+        " armv8.1-a; armv7-a, armv7-a-neon, armv8-a; power8 to power10; z196, zEC12, z13 to z17; rv64gc",
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dlwhy.elf.symbols import DynamicSymbols
     from dlwhy.view import View
 
-_PAGE = 4096
+_USUAL_PAGE = 4096
 _MAX_SECTIONS = 1 << 18
 _MAX_SECTION_NAME = 256
 
@@ -131,6 +131,12 @@ class Elf:
         return machine(self.machine, self.class_)
 
     @property
+    def page(self) -> int:
+        """Bytes of a page, as the common kernels of the machine have them."""
+        row = self.row
+        return row.page if row is not None else _USUAL_PAGE
+
+    @property
     def phdrs(self) -> list[tuple[int, ...]]:
         """Program headers as tuples in the order of `Segment`. Raises `ElfError` when they leave the file."""
         found = self._phdrs
@@ -227,7 +233,7 @@ class Elf:
                     view = self.view
                     return view.read(offset, size) if offset + size <= view.size else self._bytes(offset, size)
                 end = max(row[5], row[6])
-                end = start + end + (-(start + end) % _PAGE)
+                end = start + end + (-(start + end) % self.page)
                 if size > LARGEST_READ:
                     break
                 if vaddr + size <= end:
@@ -235,11 +241,13 @@ class Elf:
                         return bytes(size)
                     return self._bytes(offset, have) + bytes(size - have)
                 break
+        if vaddr >> 8 * self.layout.word_size > 0:  # a sum that wraps round
+            return self.at(vaddr & (1 << 8 * self.layout.word_size) - 1, size)
         if size > LARGEST_READ:
             raise TooLarge(self.path, -1, f"one table of {size} bytes, where dlwhy reads at most {LARGEST_READ}")
         for row in self.loads:  # the rest of a segment's first and last page is mapped too
-            start = row[3] & -_PAGE
-            end = row[3] + row[5] + (-(row[3] + row[5]) % _PAGE)
+            start = row[3] & -self.page
+            end = row[3] + row[5] + (-(row[3] + row[5]) % self.page)
             if start <= vaddr and vaddr + size <= end:
                 return self._bytes(vaddr - row[3] + row[2], size)
         if self.loads and self.loads[0][3] <= vaddr < self.loads[-1][3]:  # perhaps it goes on in the next segment
@@ -253,9 +261,10 @@ class Elf:
         loads = self.loads
         if not loads:
             return Unmapped(self.path, rule, 1 << 64)
-        low, high = loads[0][3] & -_PAGE, loads[-1][3] + loads[-1][6]
-        high += -high % _PAGE
-        beside = vaddr - high if vaddr >= high else low - vaddr if vaddr < low else 0
+        low, high = loads[0][3] & -self.page, loads[-1][3] + loads[-1][6]
+        high += -high % self.page
+        whole = 1 << 8 * self.layout.word_size  # addresses wrap round: a large one may lie just before the object
+        beside = 0 if low <= vaddr < high else min((vaddr - high) % whole, (low - vaddr) % whole)
         return Unmapped(self.path, rule, max(beside, 1 if vaddr + size > high else 0))
 
     def _bytes(self, offset: int, size: int) -> bytes:
@@ -263,7 +272,7 @@ class Elf:
         end = offset + size
         if end <= view.size:
             return view.read(offset, size)
-        if end <= view.size + (-view.size % _PAGE) and offset >= 0:
+        if end <= view.size + (-view.size % self.page) and offset >= 0:
             part = view.some(offset, size)
             return part + bytes(size - len(part))  # the kernel fills the last page with zeros
         raise OutOfBounds(view.path, offset, f"{size} bytes are mapped from here, but the file ends at {view.size:#x}")
@@ -282,11 +291,13 @@ class Elf:
                 data = self.view.some(vaddr - start + row[2], min(limit, have))
                 return data if len(data) == limit else data + self._behind(row, vaddr + len(data), limit - len(data))
         for row in self.loads:
-            if row[3] & -_PAGE <= vaddr < row[3]:  # the rest of a segment's first page is mapped too
+            if row[3] & -self.page <= vaddr < row[3]:  # the rest of a segment's first page is mapped too
                 return self.view.some(vaddr - row[3] + row[2], min(limit, row[3] + row[5] - vaddr))
             end = row[3] + max(row[5], row[6])
-            if row[3] <= vaddr < end + -end % _PAGE:
+            if row[3] <= vaddr < end + -end % self.page:
                 return self._behind(row, vaddr, limit)
+        if vaddr >> 8 * self.layout.word_size > 0:  # a sum that wraps round
+            return self.around(vaddr & (1 << 8 * self.layout.word_size) - 1, limit)
         return b""
 
     def mapped(self, vaddr: int, size: int) -> bytes:
@@ -300,19 +311,19 @@ class Elf:
     def _behind(self, row: tuple[int, ...], vaddr: int, limit: int) -> bytes:
         """Up to `limit` bytes, and to the end of a page, of a segment from where it has no bytes of its own."""
         end, view = row[3] + row[5], self.view
-        rest = min(limit, -vaddr % _PAGE or _PAGE)
+        rest = min(limit, -vaddr % self.page or self.page)
         offset = vaddr - row[3] + row[2]
         if vaddr < end:  # the file ends early: the kernel fills its last page with zeros
-            return bytes(min(limit, -offset % _PAGE)) if offset <= view.size + -view.size % _PAGE else b""
+            return bytes(min(limit, -offset % self.page)) if offset <= view.size + -view.size % self.page else b""
         if row[6] > row[5]:
             # What is cleared ends with the segment; what else of the page comes from the file stays there.
             cleared = row[3] + row[6] - vaddr
-            if cleared >= rest or vaddr >= end + -end % _PAGE or row[3] + row[6] > end + -end % _PAGE:
+            if cleared >= rest or vaddr >= end + -end % self.page or row[3] + row[6] > end + -end % self.page:
                 return bytes(rest)
             cleared = max(cleared, 0)
             tail = view.some(offset + cleared, rest - cleared)
             return bytes(cleared) + tail + bytes(rest - cleared - len(tail))
-        return view.some(offset, min(limit, -vaddr % _PAGE)) if vaddr - end < _PAGE else b""
+        return view.some(offset, min(limit, -vaddr % self.page)) if vaddr - end < self.page else b""
 
     def close(self) -> None:
         """Give the descriptor and the decoded tables back; both come again when they are asked for."""

@@ -315,6 +315,21 @@ class Glibc:
         return Glibc(self.release, self.banner, {**self.values, **changes}, self.strings)
 
     @property
+    def measured(self) -> tuple[tuple[int, int], ...]:
+        """The releases that were compared with real loaders."""
+        return MEASURED
+
+    @property
+    def reads_memory(self) -> bool:
+        """Whether the model reads tables wherever they lead, page by page, instead of as what the file says."""
+        return False
+
+    @property
+    def traces(self) -> bool:
+        """Whether LD_TRACE_LOADED_OBJECTS makes the loader list objects instead of starting a program."""
+        return True
+
+    @property
     def takes_libc_names(self) -> bool:
         """Whether the loader takes names such as libc.so.6 for itself, whatever file they mean."""
         return False

@@ -13,6 +13,8 @@ from dlwhy.elf.constants import (
     DF_1_PIE,
     DT_GNU_HASH,
     DT_HASH,
+    DT_JMPREL,
+    DT_PLTGOT,
     DT_PLTREL,
     DT_REL,
     DT_RELA,
@@ -22,6 +24,8 @@ from dlwhy.elf.constants import (
     DT_RELRENT,
     DT_STRTAB,
     DT_SYMTAB,
+    DT_VERDEF,
+    DT_VERNEED,
     ET_DYN,
     ET_EXEC,
     PF_R,
@@ -52,6 +56,7 @@ _ABI_TAG = b"\4\0\0\0\x10\0\0\0\1\0\0\0GNU\0"
 """Head of .note.ABI-tag (elf/dl-load.c, open_verify: expected_note), little endian."""
 _LARGEST_NOTE = 1 << 20
 _SIGSEGV, _SIGBUS = 11, 7
+_WORD_TABLES = (DT_HASH, DT_GNU_HASH, DT_SYMTAB, DT_REL, DT_RELA, DT_JMPREL, DT_PLTGOT, DT_VERNEED, DT_VERDEF)
 _EINVAL = 22
 _MUCH_MEMORY = 1 << 31
 """Bytes of zeros from which on a small machine may refuse them (mm/util.c, __vm_enough_memory)."""
@@ -231,7 +236,7 @@ def check_segments(
     for kind, _flags, offset, vaddr, _paddr, filesz, memsz, align in headers:
         if kind == PT_DYNAMIC:
             if filesz or not libc.empty_dynamic_skipped:
-                dynamic = True
+                dynamic = vaddr != 0  # l_ld, of which 0 means none
             empty_dynamic |= filesz == 0
         elif kind == PT_LOAD:
             if libc.p_align_checked:
@@ -294,6 +299,9 @@ def _check_mapping(
         if holes:
             if host.libc.segment_order_checked and last[0] < first[1]:
                 raise bad("ELF load command address/offset not page-aligned")
+            if last[0] < first[1] and whole <= space:  # the length wraps round, and a wider kernel takes it as it is
+                what = "whether the kernel has 32 bits, and refuses at once to change the permissions of"
+                raise Unknown(f"{what} {whole + last[0] - first[1]} bytes from within {elf.path} on", "map")
             if last[0] < first[1] or last[0] - first[1] >= space:
                 raise not_mapped("cannot change memory protections")
     for index, (start, end, data_end, alloc_end, offset, _flags) in enumerate(loads):
@@ -379,6 +387,8 @@ def _check_dynamic(elf: Elf, host: ProcessSettings) -> None:
                 raise died_reading(error, "map")
             holds(expression, tags[tag] == size)
 
+    if port(host.machine).aligned_tables and any(tags.get(tag, 0) & 3 for tag in _WORD_TABLES):
+        raise Unknown(f"whether the loader's code can read a table of {elf.path} that is not aligned to words", "map")
     if DT_PLTREL in tags:
         kinds = (f"info[DT_PLTREL]->d_un.d_val == DT_{'RELA' if kind == DT_RELA else 'REL'}" for kind in taken)
         holds(" || ".join(kinds), tags[DT_PLTREL] in taken)

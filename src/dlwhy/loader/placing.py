@@ -109,7 +109,13 @@ def try_static(process: Process, of: LinkMap, found: Definition) -> None:
 
 
 def _settle(process: Process, victim: LinkMap, place: tuple[int, int], by: LinkMap) -> None:
+    memsz = victim.tls.memsz if victim.tls is not None else 0
+    if process.machine.variant == 1 and process.started and memsz and place[0] < place[1]:
+        why = f"an alignment of 0 puts the {memsz} bytes of its TLS segment over those of others"
+        raise Unknown(f"what {victim.shown} spoils: {why}", "relocate")
     victim.tls_offset, victim.tls_before = place
+    if victim.tls_offset == port(process.machine).no_offset:  # as good as none
+        victim.tls_offset = None
     victim.static_since = process.when
     victim.forced_by = by
 
@@ -134,20 +140,18 @@ def lay_out_tls(process: Process, auditors: int) -> None:
             tls.round_up(max(size, 32), align) if process.tunables.rseq else 32,
             align if process.tunables.rseq else 32,
         )
-    try:
-        layout = tls.lay_out(
-            segments, machine.variant, port(machine).tcb, libc.least_tls_align[machine.e_machine], process.surplus, rseq
-        )
-    except ZeroDivisionError:
-        guilty = next(one.shown for one in mapped if one.tls is not None and not one.tls.align)
-        raise _divides_by_zero(guilty) from None
+    own = port(machine)
+    if own.zero_division and not all(segment.align for segment in segments):
+        raise _divides_by_zero(next(one.shown for one in mapped if one.tls is not None and not one.tls.align))
+    least = libc.least_tls_align[machine.e_machine]
+    layout = tls.lay_out(segments, machine.variant, own.tcb, least, process.surplus, rseq)
     layout = layout.but(size=layout.size % whole)
     if layout.size >= 1 << (46 if machine.elf_class == 2 else 28):
         raise Unknown(f"a static TLS block of {layout.size} bytes; whether this system can give it is not known")
     process.static = tls.StaticTls(layout, machine.variant, optional if libc.tls_tunables else None)
     process.start_used = layout.used
     for one, offset in zip(mapped, layout.offsets, strict=True):
-        one.tls_offset = offset
+        one.tls_offset = offset if offset != own.no_offset else None
         one.static_since = "startup"
 
 

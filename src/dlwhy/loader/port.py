@@ -45,6 +45,9 @@ class Port(Record):
     """Whether DT_PLTGOT is written without lazy binding too."""
     lazy_refused: bool = True
     """Whether a kind that has no business in a lazily bound jump table is an error (elf_machine_lazy_rel)."""
+    glink_tag: int = 0
+    """Dynamic tag that lazy binding takes for granted: it fills DT_PLTGOT with an entry for each of the jump table,
+    and does not look at that (DT_PPC64_GLINK); 0 where each of the jump table is looked at."""
     lazy_irelative: bool = True
     """Whether IRELATIVE has business there."""
     irelative_last: bool = False
@@ -68,6 +71,10 @@ class Port(Record):
     """Whether char has a sign."""
     zero_division: bool = True
     """Whether a division by zero kills."""
+    no_offset: int = 0
+    """What l_tls_offset is where a module has no place in the static block (sysdeps/*/nptl/tls.h, NO_TLS_OFFSET)."""
+    aligned_tables: bool = False
+    """Whether the processor refuses some of the instructions that read words where these are not aligned."""
     address_bits: int = 47
     """Bits of an address that a process may have."""
     room_bits: int = 45
@@ -95,12 +102,12 @@ PORTS: dict[tuple[int, int], Port] = {
     ),
     (EM_ARM, 1): Port(
         8, (DT_REL, DT_RELA), None, (1, 2), frozenset((3, 0x903)), "generic", refused_mask=0xFF000200,
-        refused=0x05000200, osabis=frozenset((0, 3, 64)), lazy_irelative=False, address_bits=32, room_bits=30,
-        random_bits=32,
+        refused=0x05000200, osabis=frozenset((0, 3, 64)), lazy_irelative=False, aligned_tables=True,
+        address_bits=32, room_bits=30, random_bits=32,
     ),
     (EM_PPC64, 2): Port(
         0, (DT_RELA,), None, (0, 1), frozenset((1, 0x503)), "generic", flags_mask=3, flags=frozenset((0, 2)),
-        lazy_refused=False, optional_tag=_LOPROC + 3, zero_division=False,
+        lazy_refused=False, glink_tag=_LOPROC, optional_tag=_LOPROC + 3, zero_division=False, no_offset=-1,
         overflows=frozenset((1, 2, 3, 5, 6, 7, 8, 9, 25, 37, 56, 57, 69, 71, 72, 95, 96)),
     ),
     (EM_S390, 2): Port(
@@ -109,7 +116,7 @@ PORTS: dict[tuple[int, int], Port] = {
     ),
     (EM_RISCV, 2): Port(
         0, (DT_RELA,), None, (0, 1), frozenset((0x1003,)), "generic", flags_mask=6, flags=frozenset((4,)),
-        got_always=True, copy_notice="  ", zero_division=False, room_bits=36,
+        got_always=True, copy_notice="  ", zero_division=False, no_offset=-1, room_bits=36,
     ),
 }  # fmt: skip
 

@@ -7,11 +7,13 @@ AT_HWCAP (sysdeps/*/dl-procinfo.h, HWCAP_IMPORTANT); from 2.33 on some machines 
 
 from __future__ import annotations
 
-from dlwhy.elf.machine import EM_386, EM_AARCH64, EM_ARM, EM_PPC64, EM_RISCV, EM_S390
+from dlwhy.elf.machine import EM_386, EM_AARCH64, EM_ARM, EM_PPC64, EM_RISCV, EM_S390, EM_X86_64
 from dlwhy.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dlwhy.loader.glibc import Glibc
 
 
@@ -79,7 +81,31 @@ MODELS: dict[int, dict[str, Model]] = {
 """e_machine -> name for --cpu -> what such a processor has. glibc makes the platform of i386 itself."""
 
 
-def models(e_machine: int, name: str | None) -> list[Model]:
-    """Return what the processor may be: the one that is named, or any of the machine's."""
+def models(
+    e_machine: int, name: str | None, own: Callable[[], tuple[frozenset[str] | None, bool | None]]
+) -> list[Model]:
+    """Return what the processor may be: the one that is named, or any of the machine's.
+
+    `own` tells the flags of an x86 processor that dlwhy runs on: what one has is known of i386 as well.
+    """
     every = MODELS.get(e_machine, {})
-    return [every[name]] if name in every else list(every.values())
+    if name in every:
+        return [every[name]]
+    if e_machine == EM_386 and (name is not None or {"cmov", "sse2"} <= (own()[0] or frozenset())):
+        return [every["i686-sse2"]]  # as any of x86-64 is
+    return list(every.values())
+
+
+def every_name() -> tuple[str, ...]:
+    """Return what --cpu accepts of any machine."""
+    from dlwhy.loader.cpu import NAMES
+
+    return tuple(dict.fromkeys((*NAMES, *(name for every in MODELS.values() for name in every))))
+
+
+def names_of(e_machine: int) -> tuple[str, ...]:
+    """Return what --cpu accepts of a machine."""
+    from dlwhy.loader.cpu import NAMES
+
+    own = tuple(MODELS.get(e_machine, ()))
+    return own if e_machine not in (EM_386, EM_X86_64) else (*own, *NAMES)

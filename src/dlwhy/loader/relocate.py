@@ -100,9 +100,12 @@ def _entries(elf: Elf, machine: Machine, libc: Glibc, lazy: bool, image: Image |
     if (lazy or own.got_always) and DT_JMPREL in tags:
         if DT_PLTGOT not in tags:
             raise read_null(elf, "it has DT_JMPREL and no DT_PLTGOT")
+        if own.glink_tag and own.glink_tag not in tags:
+            raise read_null(elf, "it has DT_JMPREL and no DT_PPC64_GLINK")
         if image is not None:
             word, (first, last) = elf.layout.word_size, own.got
-            place, size = tags[DT_PLTGOT] + first * word, (last - first + 1) * word
+            jumps = tags.get(DT_PLTRELSZ, 0) // elf.layout.rela.size if own.glink_tag else 0
+            place, size = tags[DT_PLTGOT] + first * word, (last - first + 1 + jumps) * word
             image.touch(place, size, True, "DT_PLTGOT is written", "relocate")
     if libc.relr and DT_RELR in tags:
         if DT_RELRSZ not in tags:
@@ -193,6 +196,9 @@ def _range(
             survey(elf, table, skip, machine.relative, seen, image is not None)
         except ElfError as error:
             broken = error
+    if deferred and own.glink_tag:  # nobody looks at them
+        yield zip(seen.references, repeat(True))
+        return
     if image is None or seen.low < 0 or image.writable(seen.low, seen.high + 2 * elf.layout.word_size):
         if seen.relative_wrong and own.relative is not None:
             raise _not_relative(elf, own.relative, libc)

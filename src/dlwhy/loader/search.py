@@ -72,6 +72,7 @@ class Finder:
         "_cpu",
         "_directory",
         "_env",
+        "_foreign",
         "_guarded",
         "_hwcaps",
         "_models",
@@ -102,12 +103,9 @@ class Finder:
         self._guarded = False
         self._tokens: dict[str, str | None] | None = None
         self._shared: dict[str, Found] | None = None
+        self._foreign = settings.machine.e_machine != EM_X86_64
+        """Whether the processor is one of loader.processors, and none of loader.cpu."""
         self._models: list[Model] | None = None
-        """What the processor may be, on another machine than x86-64."""
-        if settings.machine.e_machine != EM_X86_64:
-            from dlwhy.loader.processors import models
-
-            self._models = models(settings.machine.e_machine, settings.cpu)
 
     # -- tokens and lists ----------------------------------------------------------------------------------------
 
@@ -147,9 +145,9 @@ class Finder:
 
     def platform(self) -> str | None:
         """AT_PLATFORM, or the name that glibc puts in its place on some processors; None without. Raises `Unknown`."""
-        if self._models is None:
+        if not self._foreign:
             return self._make()[0] or "x86_64"
-        told = {model.platform for model in self._models}
+        told = {model.platform for model in self._among()}
         if len(told) > 1:
             raise Unknown("which processor it is, after which $PLATFORM is named (name it with --cpu)", "search")
         return told.pop() if told else None
@@ -234,8 +232,8 @@ class Finder:
     def _subdirectories(self, directory: str, name: str) -> Iterator[str]:
         """Where in a directory a name is looked for. Raises `Unknown` where that depends on what is not known."""
         libc = self._settings.libc
-        if self._models is not None:
-            yield from self._of_models(directory, name, self._models)
+        if self._foreign:
+            yield from self._of_models(directory, name, self._among())
             yield ""
             return
         if libc.glibc_hwcaps and self._is_directory(directory + "glibc-hwcaps"):
@@ -251,15 +249,25 @@ class Finder:
         heads = {sub.partition("/")[0] for every in lists for sub in every}
         if not any(self._is_directory(directory + head) for head in heads):
             return []
+        if libc.legacy_hwcaps and self._masked():
+            raise Unknown("which hwcap names LD_HWCAP_MASK, or its tunable, leaves to be searched", "search")
         there = [[sub for sub in every if self._exists(directory + sub + name)] for every in lists]
         if any(one != there[0] for one in there):
             raise Unknown("which processor it is, and so which subdirectories count (name it with --cpu)", "search")
         return lists[0] if len(lists) == 1 else there[0]
 
+    def _among(self) -> list[Model]:
+        """What the processor may be, on another machine than x86-64."""
+        if self._models is None:
+            from dlwhy.loader.processors import models
+
+            self._models = models(self._settings.machine.e_machine, self._settings.cpu, self._objects.cpu)
+        return self._models
+
     def _agreed(self, level: str) -> int | None:
         """Where a glibc-hwcaps name stands on every processor that it may be. Raises `Unknown`."""
         found = set()
-        for model in self._models or ():
+        for model in self._among():
             names = model.known_levels(self._settings.libc)
             found.add(names.index(level) + 1 if level in names else None)
         if len(found) > 1:
@@ -485,7 +493,7 @@ class Finder:
         """Where a glibc-hwcaps name stands; None for one that is not searched, or that needs a level too high."""
         if not self._settings.libc.glibc_hwcaps:
             return None
-        if self._models is not None:
+        if self._foreign:
             return self._agreed(name)
         from dlwhy.loader.cpu import has_level
 
@@ -500,7 +508,7 @@ class Finder:
         rest = word & ~(1 << 63)
         if not rest:
             return True
-        if self._models is not None:
+        if self._foreign:
             raise Unknown(f"whether the processor has what the entry of ld.so.cache with {rest:#x} is for", "search")
         from dlwhy.loader.cpu import HWCAPS, PLATFORMS
 

@@ -31,6 +31,11 @@ def round_up(value: int, align: int) -> int:
     return -(-value // align) * align
 
 
+def _rounded(value: int, align: int) -> int:
+    """`round_up` where a division by zero does not kill: whatever it gives is multiplied by the alignment."""
+    return round_up(value, align) if align else 0
+
+
 class Layout(Record):
     """The block as it stands when the program starts."""
 
@@ -71,7 +76,7 @@ def lay_out(
     low = high = 0
     offsets = []
     for memsz, wanted, first_byte in segments:
-        unit = wanted if variant == 2 else max(wanted, 1)
+        unit = wanted
         align = max(align, unit)
         first = -first_byte & (unit - 1)
         if variant == 2:
@@ -87,19 +92,19 @@ def lay_out(
             offsets.append(place)
             end = place
         else:
-            if memsz <= high - low:
-                place = round_up(low, unit)
-                if place - low < first:
+            if memsz <= (high - low) % _WORD:
+                place = _rounded(low, unit)
+                if (place - low) % _WORD < first:
                     place += unit
                 if place + memsz - first <= high:
                     offsets.append(place - first)
                     low = place + memsz - first
                     continue
-            place = round_up(end, unit)
-            if place - end < first:
+            place = _rounded(end, unit)
+            if (place - end) % _WORD < first:
                 place += unit
             offsets.append(place - first)
-            if place - first - end > high - low:
+            if (place - first - end) % _WORD > (high - low) % _WORD:
                 low, high = end, place - first
             end = place + memsz - first
     if rseq is not None:
@@ -142,8 +147,7 @@ class StaticTls:
             blocks = (free - memsz - first_byte) // align
             use = free - blocks * align - first_byte
             return self.used + use, use
-        unit = max(align, 1)
-        offset = round_up(self.used - first_byte, unit) + first_byte
+        offset = (self.used - first_byte + align - 1 & -align) + first_byte  # ALIGN_UP: of an alignment of 0 it is 0
         if offset + memsz > self.size:
             return None
         return offset, offset + memsz - self.used

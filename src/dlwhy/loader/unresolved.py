@@ -84,7 +84,7 @@ class Imports:
         self._keys += map(add, names, suffixes) if suffixes else names
         self._indexes += indexes
         self.keys = frozenset(self._keys)
-        self.careful |= b"@" in b"".join(names)
+        self.careful |= any(b"@" in name for name in names)
 
     def referenced(self, keys: Container[bytes]) -> dict[bytes, Entry]:
         """Return key -> reference of those that something refers to, in the order of their first references.

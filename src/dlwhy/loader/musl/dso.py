@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from dlwhy.loader.musl.memory import Memory
 
 _MOST_TAGS = 1 << 16
+_MOST_NEEDED = 4096
 _MOST_STEPS = 1 << 18
+"""Words of chains that are looked at in one search, and 16 times as many in all searches of one object."""
 _TYPES = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 5 | 1 << 6
 """NOTYPE OBJECT FUNC COMMON TLS: what can be a definition (OK_TYPES); an indirect function is none."""
 _BINDS = 1 << 1 | 1 << 2 | 1 << 10
@@ -40,8 +42,8 @@ Symbol = tuple[int, int, int, int, int, int]
 class Tables:
     """What decode_dyn takes out of a dynamic section."""
 
-    __slots__ = ("_entries", "_found", "_gnu", "_memory", "_symbols", "ghash", "hash", "rpath", "strings", "syms",
-                 "tags", "versym")  # fmt: skip
+    __slots__ = ("_entries", "_found", "_gnu", "_memory", "_steps", "_symbols", "ghash", "hash", "rpath", "strings",
+                 "syms", "tags", "versym")  # fmt: skip
 
     def __init__(self, memory: Memory, dyn: int, count: int) -> None:
         """Read the dynamic section. `count` is how many tags are kept (DYN_CNT). Raises `Death`, `Unknown`."""
@@ -64,6 +66,7 @@ class Tables:
         self.ghash = self.first(DT_GNU_HASH)
         self.versym = self.first(DT_VERSYM)
         self._gnu: tuple[int, int, int, int] | None = None
+        self._steps = 0
         self._found: dict[bytes, Symbol | None] = {}
         self._symbols: dict[int, Symbol] = {}
 
@@ -73,7 +76,10 @@ class Tables:
 
     def needed(self) -> list[bytes]:
         """Return every DT_NEEDED in order. Raises `Death`, `Unknown`."""
-        return [self._memory.text(self.strings + value) for tag, value in self._entries if tag == DT_NEEDED]
+        places = [self.strings + value for tag, value in self._entries if tag == DT_NEEDED]
+        if len(places) > _MOST_NEEDED:
+            raise Unknown(f"what {self._memory.path} is, which needs {len(places)} files", "depend")
+        return [self._memory.text(place) for place in places]
 
     def symbol(self, index: int) -> Symbol:
         """Return the symbol of an index, which may be negative. Raises `Death`, `Unknown`."""
@@ -134,6 +140,9 @@ class Tables:
             return None
         chain = buckets + 4 * buckets_count + 4 * ((index - offset) & 0xFFFFFFFF)
         for _ in range(_MOST_STEPS):
+            self._steps += 1
+            if self._steps > 16 * _MOST_STEPS:
+                break
             here = memory.u32(chain)
             if (here ^ value) >> 1 == 0 and self._is(index, name):
                 return self.symbol(index)
@@ -154,6 +163,9 @@ class Tables:
         index = memory.u32(table + 4 * (2 + value % count))
         seen = set()
         while index:
+            self._steps += 1
+            if self._steps > 16 * _MOST_STEPS:
+                raise Unknown(f"where the chains of DT_HASH of {memory.path} end", memory.stage)
             if self._is(index, name):
                 return self.symbol(index)
             if index in seen:

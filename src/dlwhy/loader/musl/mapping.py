@@ -48,6 +48,8 @@ _MUCH_MEMORY = 1 << 31
 _LOWEST = 1 << 16
 """The lowest address that a process may map (vm.mmap_min_addr)."""
 _MOST_HEADERS = 1 << 25
+_MOST_SEGMENTS = 256
+"""PT_LOAD of one file that are mapped one over another (honest ones have a dozen)."""
 _EHDR = Struct("<16xHHIQQQIHHH")
 _PHDR = Struct("<IIQQQQQQ")
 
@@ -137,6 +139,8 @@ def map_library(
     if lowest is None:
         what = f"what stood on the loader's stack, where it takes the file offset from: {path} has no PT_LOAD"
         raise Unknown(what, "map")
+    if sum(row[0] == PT_LOAD for row in rows) > _MOST_SEGMENTS:
+        raise Unknown(f"what more than {_MOST_SEGMENTS} segments of {path} leave in memory", "map")
     memory = Memory(path, view, page)
     high = (high + page - 1) % _WORD & -page
     low, offset = lowest[3] & -page, lowest[2] & -page

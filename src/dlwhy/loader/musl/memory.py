@@ -20,6 +20,8 @@ _WORD = 1 << 64
 _WINDOW = 1 << 16
 _LONGEST = 1 << 20
 """Bytes of one string that are read; what is longer is no name."""
+_ALL_NAMES = 1 << 26
+"""Bytes of all strings together that are read of one object (honest ones stay below a tenth)."""
 _U16, _U32, _U64 = Struct("<H"), Struct("<I"), Struct("<Q")
 
 
@@ -32,7 +34,7 @@ def signed(value: int) -> int:
 class Memory:
     """The mapping of one object. Mutable: mapping and protecting change it."""
 
-    __slots__ = ("_page", "_pages", "_regions", "_sure", "_view", "path", "stage")
+    __slots__ = ("_page", "_pages", "_regions", "_sure", "_texts", "_view", "_zeros", "path", "stage")
 
     def __init__(self, path: str, view: View, page: int) -> None:
         self.path = path
@@ -42,8 +44,11 @@ class Memory:
         self._page = page
         # (start, end, file offset or -1 for zeros, flags), sorted, none over another
         self._regions: list[tuple[int, int, int, int]] = []
+        self._zeros: list[tuple[int, int]] = []
+        """Ranges that were cleared after they were mapped."""
         self._pages: dict[int, tuple[int, bytes]] = {}
         self._sure: set[int] = set()
+        self._texts = 0
 
     @property
     def span(self) -> tuple[int, int]:
@@ -63,6 +68,11 @@ class Memory:
 
     def map(self, start: int, end: int, offset: int, flags: int) -> None:
         """Map pages from `offset` of the file, or zeros for -1, over whatever is there."""
+        outside = [((low, min(high, start)), (max(low, end), high)) for low, high in self._zeros]
+        self._zeros = [(low, high) for pair in outside for low, high in pair if low < high]
+        self._put(start, end, offset, flags)
+
+    def _put(self, start: int, end: int, offset: int, flags: int) -> None:
         if end > start:
             self._regions = sorted([*self._cut(start, end), (start, end, offset, flags)])
             self._pages.clear()
@@ -73,7 +83,7 @@ class Memory:
         there = [(max(low, start), min(high, end), offset + max(start - low, 0) if offset >= 0 else -1)
                  for low, high, offset, _ in self._regions if low < end and start < high]  # fmt: skip
         for low, high, offset in there:
-            self.map(low, high, offset, flags)
+            self._put(low, high, offset, flags)
         return sum(high - low for low, high, _ in there) == end - start
 
     # -- reading -------------------------------------------------------------------------------------------------
@@ -123,9 +133,13 @@ class Memory:
             part = data[vaddr - start : end if end >= 0 else len(data)]
             parts.append(part)
             if end >= 0:
+                self._texts += len(part)
                 return parts[0] if len(parts) == 1 else b"".join(parts)
             vaddr += len(part)
             have += len(part)
+            self._texts += len(part)
+            if self._texts > _ALL_NAMES:
+                raise Unknown(f"what names of more than {_ALL_NAMES} bytes in {self.path} lead to", self.stage)
         raise Unknown(f"what a name of more than {_LONGEST} bytes in {self.path} leads to", self.stage)
 
     def _load(self, vaddr: int) -> tuple[int, bytes]:
@@ -149,7 +163,12 @@ class Memory:
                 raise self.killed(SIGBUS, f"it is read at {vaddr:#x}, but the file ends before")
             end = min(end, low + last - offset)
             data = self._view.some(offset + start - low, end - start)
-            found = (start, data + bytes(end - start - len(data)))  # the kernel fills the last page with zeros
+            data += bytes(end - start - len(data))  # the kernel fills the last page with zeros
+            for cleared in self._zeros:
+                at, behind = max(cleared[0], start), min(cleared[1], end)
+                if at < behind:
+                    data = data[: at - start] + bytes(behind - at) + data[behind - start :]
+            found = (start, data)
         for page in range(start >> 12, end + 0xFFF >> 12):
             self._pages[page] = found
         return found
@@ -191,15 +210,9 @@ class Memory:
         """Fill `size` bytes with zeros. Raises `Death`, `Unknown`."""
         vaddr = signed(vaddr)
         self.write(vaddr, size)
-        done = 0
-        while done < size:
-            start, data = self.window(vaddr + done)
-            at = vaddr + done - start
-            part = min(size - done, len(data) - at)
-            changed = (start, data[:at] + bytes(part) + data[at + part :])
-            for page in range(start >> 12, start + len(data) + 0xFFF >> 12):
-                self._pages[page] = changed
-            done += part
+        if size:
+            self._zeros.append((vaddr, vaddr + size))
+            self._pages.clear()
 
     def killed(self, signal: int, what: str) -> Death:
         """Return the end of a process that a signal kills while it works on this object."""

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 OLDEST, NEWEST = (1, 2, 2), (1, 2, 6)
 """The releases whose sources were read; outside them a check is undecided."""
 
+MEASURED = (1, 2, 2), (1, 2, 3), (1, 2, 5), (1, 2, 6)
+"""The releases that were compared with real loaders: those of Debian's suites."""
+
 FEATURES: dict[str, tuple[tuple[tuple[int, int, int], Any, str], ...]] = {
     # name: ((since, value, citation), …)
     "empty_segments_map": (
@@ -113,6 +116,21 @@ class Musl(Record):
     @property
     def tls_tunables(self) -> bool:
         """Whether a tunable enlarges the static TLS block."""
+        return False
+
+    @property
+    def measured(self) -> tuple[tuple[int, int, int], ...]:
+        """The releases that were compared with real loaders."""
+        return MEASURED
+
+    @property
+    def reads_memory(self) -> bool:
+        """Whether the model reads tables wherever they lead, page by page, instead of as what the file says."""
+        return True
+
+    @property
+    def traces(self) -> bool:
+        """Whether LD_TRACE_LOADED_OBJECTS makes the loader list objects instead of starting a program."""
         return False
 
     @property

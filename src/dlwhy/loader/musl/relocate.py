@@ -219,20 +219,20 @@ def _entries(memory: Memory, start: int, size: int, stride: int) -> Iterator[tup
 
 def relr(memory: Memory, start: int, size: int) -> Iterator[int]:
     """Yield the address of every word that DT_RELR relocates (do_relr_relocs). Raises `Death`, `Unknown`."""
-    here = 0
-    done = 0
+    here = done = given = 0
     while done * 8 != size:
         entry = memory.u64(start + 8 * done)
         done += 1
         if entry & 1:
             for bit in range(1, 64):
                 if entry >> bit & 1:
+                    given += 1
                     yield here + 8 * (bit - 1)
             here += 8 * 63
         else:
             yield entry
             here = entry + 8
-        if done > _MOST_ENTRIES:
+        if max(done, given) > _MOST_ENTRIES:
             raise Unknown(f"what ends DT_RELR in {memory.path}", "relocate")
 
 

@@ -29,6 +29,10 @@ def is_builtin(name: str) -> bool:
     return name.startswith("lib") and name[3:].startswith(_RESERVED)
 
 
+def _directories(path: str | None) -> list[str]:
+    return [one for one in (path or "").replace("\n", ":").split(":") if one]
+
+
 class Opened:
     """What a search came to: a file, or the errno that the last try left (None: no try was made)."""
 
@@ -55,6 +59,16 @@ class Finder:
     def expand(self, text: str, of: object) -> str:  # noqa: ARG002 -- the shape of glibc's
         """Return a name as it is looked up: musl has no tokens in names."""
         return text
+
+    def path_list(self, of: Dso, kind: str) -> list[str]:
+        """Return the directories of an object's search path, which is one: what glibc keeps apart counts alike."""
+        if kind == "RUNPATH":
+            self._fill_in(of)
+        return _directories(of.rpath) if kind == "RUNPATH" else []
+
+    def environment_list(self, of: Dso) -> list[str]:  # noqa: ARG002 -- the shape of glibc's
+        """Return the directories that do not depend on who asks: those of the environment and of the system."""
+        return [*_directories(self.environment_path()), *_directories(self._system_path(Opened()))]
 
     def cpu(self) -> None:
         """Nothing depends on the processor."""

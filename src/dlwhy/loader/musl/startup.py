@@ -6,7 +6,7 @@ Every error is written to standard error at once, and the loader goes on; the fi
 from __future__ import annotations
 
 from dlwhy.elf.constants import ET_DYN, PT_PHDR
-from dlwhy.errors import DlwhyError, FilesError
+from dlwhy.errors import DlwhyError, ElfError, FilesError
 from dlwhy.loader.faults import Death, Fault, Unknown
 from dlwhy.loader.link_map import EXECUTABLE, LIBRARY
 from dlwhy.loader.musl.dso import Dso, Tables
@@ -37,6 +37,8 @@ def start(process: MuslProcess, program: Elf | None, map_only: bool = False) -> 
         _map(process, program)
         if not map_only:
             _relocate(process)
+    except ElfError as error:
+        raise Unknown(f"what the kernel makes of {error}", "map") from None
     except Death as death:
         written = [one.text for one in process.lines]
         death.message = "\n".join(written) or None
