@@ -27,7 +27,7 @@ LIMITS = (
 )  # fmt: skip
 TABLES = (4, 5, 6, 7, 23, 0x6FFFFEF5, 0x6FFFFFFE, 0x6FFFFFFC, 0x6FFFFFF0)
 """Tags whose value is the address of a table."""
-ALLOWED = {"check": (0, 10, 11), "tls": (0, 1), "tree": (0, 1, 10, 11)}
+ALLOWED = {"check": (0, 10, 11), "tls": (0, 1), "tree": (0, 1, 10, 11), "floor": (0, 1)}
 TOO_LONG = 1.0
 """Seconds of processor time for one answer."""
 

@@ -12,7 +12,7 @@ import dlwhy
 from dlwhy.api import Options
 from dlwhy.errors import UsageError
 from dlwhy.matrix import Matrix
-from tests.fixtures.system import LIB, Others, System, build_others
+from tests.fixtures.system import LIB, MUSL, MUSL_CODE, Others, System, build_others
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -179,6 +179,18 @@ def test_releases_that_no_row_covers(others: Others, tmp_path: Path) -> None:
     assert between.assumptions == ("how glibc 2.34 decides is taken from its sources: 2.31 and 2.36 were measured",)
     assert beyond.outcome == "undecided"
     assert "how glibc 2.99 decides: its sources were not read" in beyond.because
+
+
+def test_a_system_of_musl(others: Others, tmp_path: Path) -> None:
+    """A system whose only loader is musl's is asked by musl's rules, and the cell says so."""
+    system = System(tmp_path, tmp_path / "scratch")
+    system.library(f"/{MUSL}", MUSL_CODE, soname=False)
+    system.library("/own.so", "int x;\n", needs=("libc.so",))
+    words = [f"sysroot:{tmp_path}", f"sysroot:{others.newer}"]
+    mine, other = dlwhy.on([tmp_path / "own.so", others.work / "pkg/libgood.so"], words).rows
+    assert outcomes(mine) == ["loads", "fails"]
+    assert (mine.cells[0].libc, mine.cells[0].libc_version, mine.cells[1].libc) == ("musl", "1.2.3", "glibc")
+    assert (other.cells[0].message or "").startswith("Error loading shared library libdep.so.1: No such file")
 
 
 def test_files_that_are_none(others: Others, tmp_path: Path) -> None:

@@ -93,6 +93,16 @@ def test_packed_relocations(tmp_path: Path) -> None:
     assert properties(needs(built(tmp_path, code, "-nostdlib", "-Wl,--hash-style=both"))) == {}
 
 
+def test_abi_versions(tmp_path: Path) -> None:
+    """EI_ABIVERSION 3 of a file of GNU needs the release that knows it; one that no release knows sets no floor."""
+    made = built(tmp_path, "int x;", "-nostdlib", "-Wl,--hash-style=both")
+    data = bytearray(Path(made.path).read_bytes())
+    for version, told in ((2, {}), (3, {"EI_ABIVERSION": "2.28"}), (200, {})):
+        data[7:9] = bytes((3, version))
+        (tmp_path / "abi.so").write_bytes(data)
+        assert properties(needs(elf(tmp_path / "abi.so"))) == told
+
+
 def test_hash_tables(tmp_path: Path) -> None:
     """A file with DT_GNU_HASH alone needs glibc 2.5; one with both tables does not."""
     assert properties(needs(built(tmp_path, "int x;", "-nostdlib", "-Wl,--hash-style=gnu"))) == {"DT_GNU_HASH": "2.5"}

@@ -149,8 +149,9 @@ def _properties(elf: Elf) -> Iterator[Need]:
         yield Need(GLIBC, _GNU_HASH_SINCE, dotted(_GNU_HASH_SINCE), None, None, (), told, False)
     version = elf.view.head[8]
     if version and elf.ident[7] == 3:
-        first = next((since for since, limit, _ in FEATURES["abiversion_limit"] if version < limit), None)
-        if first is not None and first > FEATURES["abiversion_limit"][0][0]:
+        rows = FEATURES["abiversion_limit"]
+        first = next((since for since, limits, _ in rows if version < limits.get(elf.machine, 0)), None)
+        if first is not None and first > rows[0][0]:
             told = f"EI_ABIVERSION {version} of EI_OSABI GNU"
             yield Need(GLIBC, first, dotted(first), None, None, (), told, False)
     if elf.row is not None and elf.row.name == "x86-64":
