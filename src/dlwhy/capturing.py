@@ -30,7 +30,7 @@ from dlwhy.errors import DlwhyError, UsageError
 from dlwhy.hosts.executable import is_program, standalone
 from dlwhy.hosts.profile import FORMAT, LARGEST_PART, SCHEMA, Profile
 from dlwhy.loader.faults import Death, Fault, Unknown
-from dlwhy.loader.glibc import OLDEST, Glibc, glibc
+from dlwhy.loader.glibc import Glibc
 from dlwhy.loader.mapping import check_segments, verify
 from dlwhy.loader.properties import isa_and_needed
 from dlwhy.question import LOADER_VARIABLES, Question, ask, parse_step
@@ -293,11 +293,9 @@ def exhaust(view: RecordedView, question: Question) -> None:
         elf = Elf(view)
     except DlwhyError:
         return
-    settings = question.settings
-    if not isinstance(settings.libc, Glibc):  # of what musl's loader does, the model has read what it reads
-        settings = settings.but(libc=glibc(OLDEST))
+    memory = question.settings.libc.reads_memory
     attempts: tuple[Callable[[], object], ...] = (
-        lambda: _own_checks(elf, view, question) if not settings.libc.reads_memory else _pages(elf),
+        lambda: _pages(elf) if memory else _own_checks(elf, view, question),
         lambda: elf.interp,
         lambda: [elf.dynamic and (elf.dynamic.soname, elf.dynamic.rpath, elf.dynamic.runpath, elf.dynamic.filters)],
         lambda: _symbols(elf),

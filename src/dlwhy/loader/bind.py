@@ -192,8 +192,9 @@ class Lookup:
             self._index.clear()
 
     def offered(self, name: bytes, scopes: Iterable[Scope]) -> bool:
-        """Whether a hash table of these scopes, prepared for the name, leads to it."""
-        return any(name in self._index[id(scope)] for scope in scopes)
+        """Whether a hash table of these scopes leads to the name; yes, where none could be prepared for it."""
+        tables = (self._index.get(id(scope)) for scope in scopes)
+        return any(table is None or name in table for table in tables)
 
     def _offers(self, name: bytes, scope: Scope) -> list[tuple[LinkMap, tuple[int, ...]]]:
         """The objects of a scope whose hash table reaches the name, with the symbols, in the scope's order."""
