@@ -13,6 +13,7 @@ from dlwhy.api import Options
 from dlwhy.errors import UsageError
 from dlwhy.matrix import Matrix
 from tests.fixtures.system import LIB, MUSL, MUSL_CODE, Others, System, build_others
+from tests.loader.test_cache import new_format
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,6 +65,25 @@ def test_the_unpacked_archive_comes_along(others: Others, tmp_path: Path) -> Non
     assert (first.file, outcomes(first)) == (f"{wheel}!/inner/plugin.so", ["loads", "loads"])
     assert first.cells[0].object == first.file
     assert second.file == f"{wheel}!/pkg.libs/libbundled.so.1"
+
+
+def test_what_a_cache_leads_to_is_whose_it_is_now(others: Others, tmp_path: Path) -> None:
+    """A path in a system's cache is this machine's file beside a file under test, and the system's for the next one."""
+    root, here = tmp_path / "system", tmp_path / "here"
+    shutil.copytree(others.newer, root, symlinks=True)
+    system, own = System(root, tmp_path / "scratch"), System(tmp_path, tmp_path / "scratch")
+    q, first, second = f"{here}/libq.so.1", "/here/first.so", "/there/second.so"
+    shutil.copytree(others.newer / LIB, tmp_path / LIB, symlinks=True)  # to link against
+    libc = f"/{LIB}/libc.so.6"
+    own.library("/here/libq.so.1", "int q(void) { return 1; }\n", needs=(libc,))
+    for name in (first, second):
+        own.library(name, "int q(void); int use(void) { return q(); }\n", needs=("/here/libq.so.1", libc))
+    shutil.copy(q, system.path(q))
+    system.patched(q, q, (18, "H", 183))
+    system.path("/etc/ld.so.cache").write_bytes(new_format([(b"libq.so.1", q.encode(), 0x303, 0)]))
+    report = dlwhy.on([f"{tmp_path}{first}", f"{tmp_path}{second}", f"{tmp_path}{first}"], [f"sysroot:{root}"])
+    assert [outcomes(row) for row in report.rows] == [["loads"], ["fails"], ["loads"]]
+    assert report.rows[1].cells[0].message == "libq.so.1: cannot open shared object file: No such file or directory"
 
 
 def test_the_same_as_within_the_system(others: Others, tmp_path: Path) -> None:

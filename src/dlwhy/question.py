@@ -325,10 +325,9 @@ def _settings(
     personality: Glibc | Musl
     if own is not None or (options.libc or "").startswith("musl-"):
         personality, unread = _musl_release(own, options.libc, strings, row, interpreter)
-        gap = gap or unread
     else:
-        personality, unread = _glibc_release(release, banner, strings, options.libc, interpreter)
-        gap = gap or unread
+        personality, unread = _glibc_release(release, banner, strings, options.libc, interpreter, objects)
+    gap = gap or unread
     if options.cpu is not None:
         from dlwhy.loader.cpu import refused
         from dlwhy.loader.processors import names_of
@@ -346,9 +345,17 @@ def _settings(
 
 
 def _glibc_release(
-    release: tuple[int, int] | None, banner: str | None, strings: bytes, override: str | None, interpreter: str
+    release: tuple[int, int] | None,
+    banner: str | None,
+    strings: bytes,
+    override: str | None,
+    interpreter: str,
+    objects: Objects,
 ) -> tuple[Glibc, str | None]:
-    """The release of glibc that files tell or that was named, and what is not known of it. Raises `UsageError`."""
+    """The release of glibc that files tell or that was named, and what is not known of it. Raises `UsageError`.
+
+    It is made once for all questions of one run: what was checked of a file for it is not checked again.
+    """
     gap = None
     if override is not None:
         import re
@@ -359,7 +366,10 @@ def _glibc_release(
         release, banner = (2, int(match[1])), None
     if release is None:
         gap = f"the C library's release: neither {interpreter} nor a libc.so.6 beside it tells one"
-    personality = glibc(release or (0, 0), banner, strings)
+    key = release, banner, interpreter
+    personality = objects.releases.get(key)
+    if personality is None or personality.strings is not strings:
+        personality = objects.releases[key] = glibc(release or (0, 0), banner, strings)
     if release is not None and not personality.known:
         gap = f"how glibc {personality.text} decides: its sources were not read (2.17 to 2.43 were)"
     return personality, gap

@@ -36,6 +36,7 @@ class Beside(Objects):
         """Turn to other files of this machine: absolute paths, and the objects that their facts are kept in."""
         self.own = own
         self.overlay.examine(*paths)
+        self.usual.clear()  # a path that the cache leads to may be another's file now
 
     def leave(self) -> None:
         """Forget what was found out of files of this machine."""

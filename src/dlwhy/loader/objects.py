@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dlwhy.files import Files
     from dlwhy.loader.bind import Binding
     from dlwhy.loader.cache import Cache
+    from dlwhy.loader.glibc import Glibc
     from dlwhy.loader.search import Found
     from dlwhy.view import View
 
@@ -96,7 +97,7 @@ class Objects:
 
     __slots__ = (
         "_cache", "_cpu", "_elves", "_loaders", "_refused", "_views", "bindings", "cache_path", "cached", "files",
-        "properties", "sound", "usual",
+        "properties", "releases", "sound", "usual",
     )  # fmt: skip
 
     def __init__(self, files: Files) -> None:
@@ -115,6 +116,8 @@ class Objects:
         """What property notes ask for, by file and whether PT_GNU_PROPERTY counts."""
         self.sound: dict[tuple[object, ...], object] = {}
         """Checks that a file passed, by file and all that they depend on: each is made once a run."""
+        self.releases: dict[tuple[object, ...], Glibc] = {}
+        """The rules of a loader, by what tells which they are: made once a run, as what is checked by them is."""
         self.usual: dict[tuple[object, ...], tuple[object, dict[str, Found]]] = {}
         """What names alone lead to, by all else that it depends on: each is looked up once a run."""
         self.cache_path = "/etc/ld.so.cache"
