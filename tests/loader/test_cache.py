@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
+import re
 import shutil
 import subprocess
+from itertools import zip_longest
 from struct import pack
 
 import pytest
@@ -47,6 +50,40 @@ def test_digits_compare_as_numbers(one, two, sign):
     assert (result > 0) - (result < 0) == sign
     back = compare(two, one)
     assert (back > 0) - (back < 0) == -sign
+
+
+def by_bytes(one, two, signed):
+    """The order of two names, byte by byte and number by number."""
+
+    def pieces(name):
+        found = re.findall(rb"[0-9]+|[^0-9]", name)
+        return [(1, as_int(piece)) if piece.isdigit() else (0, signed_byte(piece[0], signed)) for piece in found]
+
+    rows = pieces(one), pieces(two)
+    for a, b in zip_longest(*rows, fillvalue=(0, 0)):
+        if a != b:
+            return 1 if a > b else -1
+    return 0
+
+
+def as_int(digits):
+    """A number that wraps round as an int of C does."""
+    return (int(digits) + (1 << 31)) % (1 << 32) - (1 << 31)
+
+
+def signed_byte(byte, signed):
+    """A char of C."""
+    return byte - 256 if signed and byte > 127 else byte
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_what_names_have_in_common_does_not_matter(signed):
+    """The order of names that begin alike is that of a comparison from the first byte on, also amid numbers."""
+    made = random.Random(20261124)
+    for _ in range(20_000):
+        head, one, two = (bytes(made.choices(b"01929ab.\xff\x80-", k=made.randrange(7))) for _ in range(3))
+        result = compare(head + one, head + two, signed)
+        assert (result > 0) - (result < 0) == by_bytes(head + one, head + two, signed), (head, one, two)
 
 
 def test_new_format_is_searched_by_halves():

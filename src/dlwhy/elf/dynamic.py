@@ -30,6 +30,7 @@ from dlwhy.elf.constants import (
     DT_VERNEED,
     DT_VERSYM,
 )
+from dlwhy.elf.machine import ADDRESS_MASKS
 from dlwhy.errors import ElfError, TooLarge
 
 TYPE_CHECKING = False
@@ -80,9 +81,9 @@ class Dynamic:
         done = len(data) - len(data) % dyn.size
         if not self._take(dyn.iter_unpack(data if done == len(data) else data[:done])):
             self._take(_beyond(elf, vaddr, done))
-        tags, row = self.tags, elf.row
-        if row is not None and row.address_bits < 64:
-            tags.update({tag: tags[tag] & (1 << row.address_bits) - 1 for tag in _ADDRESSES & tags.keys()})
+        tags, mask = self.tags, ADDRESS_MASKS.get((elf.machine, elf.class_))
+        if mask is not None:
+            tags.update({tag: tags[tag] & mask for tag in _ADDRESSES & tags.keys()})
         self._strtab = tags.get(DT_STRTAB, 0)
         self._texts: dict[int, str] = {}
         self._window = ""

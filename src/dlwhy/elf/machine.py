@@ -132,6 +132,10 @@ MACHINES: dict[tuple[int, int], Machine] = {
 }  # fmt: skip
 
 
+ADDRESS_MASKS = {key: (1 << row.address_bits) - 1 for key, row in MACHINES.items() if row.address_bits < 64}
+"""What of an address counts, of the machines whose processor ignores some of it."""
+
+
 def machine(e_machine: int, elf_class: int) -> Machine | None:
     """Return the row of a machine, or None when there is none."""
     return MACHINES.get((e_machine, elf_class))
