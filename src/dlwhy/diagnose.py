@@ -10,7 +10,7 @@ from dlwhy.loader.dependencies import plain_needs
 from dlwhy.loader.faults import Death, Fault, Unknown
 from dlwhy.loader.link_map import EXECUTABLE, LinkMap
 from dlwhy.loader.objects import Objects
-from dlwhy.question import LOADER_VARIABLES, Question, ask
+from dlwhy.question import LOADER_VARIABLES, Question, ask, surely_there
 from dlwhy.report import (
     COMPUTED,
     FAILS,
@@ -165,7 +165,7 @@ def _findings(question: Question, run: Run) -> tuple[Finding, ...]:
             ))  # fmt: skip
         if step.kind == "not-found" and request.action == "open" and "/" not in request.name and step.needed_by is None:
             here = f"{question.settings.cwd.rstrip('/')}/{request.name}"
-            if _exists(here, question):
+            if surely_there(here, question.objects):
                 findings.append(_finding(
                     "not-in-current-directory", request.name,
                     "a file of that name is in the current directory, where dlopen does not look: "
@@ -200,14 +200,6 @@ def _strangers(run: Run) -> list[Finding]:
         for one, name in needs
         if name == "libc.so.6"
     ]  # fmt: skip
-
-
-def _exists(path: str, question: Question) -> bool:
-    """Whether a file is surely there."""
-    try:
-        return question.objects.files.exists(path)
-    except Unknown:
-        return False
 
 
 def _takers(run: Run) -> list[Finding]:

@@ -242,8 +242,9 @@ def _infer(requests: list[Request], cwd: str, objects: Objects) -> tuple[Host, s
     for request in requests:
         name = request.name
         relative = request.action == "open" and name and not name.startswith("/")
-        if relative and ("/" in name or (inferred(name) is not None and _exists(f"{cwd.rstrip('/')}/{name}", objects))):
-            name = os.path.normpath(f"{cwd.rstrip('/')}/{name}")
+        here = f"{cwd.rstrip('/')}/{name}"
+        if relative and ("/" in name or (inferred(name) is not None and surely_there(here, objects))):
+            name = os.path.normpath(here)
             if found is not None and found[0] == "node":
                 name = _followed(name, objects)
         made.append(request.but(name=name))
@@ -257,8 +258,8 @@ def _infer(requests: list[Request], cwd: str, objects: Objects) -> tuple[Host, s
     return Host("executable", found[0], None), found[1], made, None
 
 
-def _exists(path: str, objects: Objects) -> bool:
-    """Whether a file is surely there."""
+def surely_there(path: str, objects: Objects) -> bool:
+    """Whether a file is there, beyond doubt: of a captured system that may not be known."""
     try:
         return objects.files.exists(path)
     except Unknown:
@@ -438,7 +439,7 @@ def _as_opened(requests: list[Request], cwd: str, objects: Objects, options: Opt
         row = objects.elf(names[0] if names[0].startswith("/") else f"{cwd.rstrip('/')}/{names[0]}").row
     except DlwhyError:
         return options
-    return options.but(interp=row.interp) if row is not None and _exists(row.interp, objects) else options
+    return options.but(interp=row.interp) if row is not None and surely_there(row.interp, objects) else options
 
 
 def _plain_machine(objects: Objects, options: Options) -> Machine:
@@ -449,10 +450,10 @@ def _plain_machine(objects: Objects, options: Options) -> Machine:
             return elf.row
         raise UnsupportedError(f"{loader}: no row of data covers {machine_name(elf.machine, elf.class_)}")
     for row in MACHINES.values():
-        if _exists(row.interp, objects):
+        if surely_there(row.interp, objects):
             return row
     for row in MACHINES.values():
-        if _exists(_other_loader(row) or row.interp, objects):
+        if surely_there(_other_loader(row) or row.interp, objects):
             return row
     return MACHINES[EM_X86_64, 2]
 
@@ -467,5 +468,5 @@ def _other_loader(row: Machine) -> str | None:
 
 def _loader_of(row: Machine, objects: Objects) -> str:
     """The loader of a program that names none: the psABI's, or musl's where that is the only one."""
-    other = None if _exists(row.interp, objects) else _other_loader(row)
-    return other if other is not None and _exists(other, objects) else row.interp
+    other = None if surely_there(row.interp, objects) else _other_loader(row)
+    return other if other is not None and surely_there(other, objects) else row.interp

@@ -688,3 +688,8 @@ class FloorReport(Record):
         if not self.files:
             return EXIT_NOTHING
         return worst([EXIT_BROKEN if one.error else EXIT_LOADS for one in self.files])
+
+
+if TYPE_CHECKING:
+    Report = CheckReport | FailedReport | FloorReport | MatrixReport | TlsReport | TreeReport | UnresolvedReport
+    """The answer of any command."""

@@ -13,6 +13,7 @@ from dlwhy.loader.beside import Beside
 from dlwhy.loader.faults import Unknown
 from dlwhy.loader.objects import Objects
 from dlwhy.overlay import Overlay
+from dlwhy.question import surely_there
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class System:
 
 def _loaders(objects: Objects) -> dict[tuple[int, int], str]:
     """The loaders of a system: those of glibc where each psABI wants them, and musl's wherever it has no other."""
-    found = {key: row.interp for key, row in MACHINES.items() if _exists(row.interp, objects.files)}
+    found = {key: row.interp for key, row in MACHINES.items() if surely_there(row.interp, objects)}
     directory, head, tail = _MUSL_LOADERS
     try:
         names = objects.files.listing(directory)
@@ -64,13 +65,6 @@ def _loaders(objects: Objects) -> dict[tuple[int, int], str]:
             if machine(elf.machine, elf.class_) is not None:
                 found.setdefault((elf.machine, elf.class_), f"{directory}/{name}")
     return found
-
-
-def _exists(path: str, files: Files) -> bool:
-    try:
-        return files.exists(path)
-    except Unknown:
-        return False
 
 
 def _defaults(objects: Objects, loaders: Iterable[str]) -> frozenset[str]:

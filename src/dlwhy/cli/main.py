@@ -13,18 +13,9 @@ if TYPE_CHECKING:
 
     from dlwhy.api import Host
     from dlwhy.render.style import Style
-    from dlwhy.report import (
-        CheckReport,
-        FailedReport,
-        FloorReport,
-        MatrixReport,
-        TlsReport,
-        TreeReport,
-        UnresolvedReport,
-    )
+    from dlwhy.report import Report
 
     Arguments = argparse.Namespace | SimpleNamespace
-    Report = CheckReport | FailedReport | FloorReport | MatrixReport | TlsReport | TreeReport | UnresolvedReport
 
 _PROCESS = ("sysroot", "loader", "library_path", "libc", "cwd", "secure", "cpu")
 """The options that every command with a process has."""

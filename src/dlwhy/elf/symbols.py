@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from dlwhy.elf.file import Elf
 
-_COUNTING_TYPES = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 5 | 1 << 6 | 1 << 10
+COUNTING_TYPES = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 5 | 1 << 6 | 1 << 10
 """STT_* that may be a definition: NOTYPE OBJECT FUNC COMMON TLS GNU_IFUNC (check_match)."""
 _MOST_STEPS = 1 << 18
 """Words of chains that are looked at where they must be followed one by one."""
@@ -463,7 +463,7 @@ class DynamicSymbols:
             return self.name_at(self._row(index)[0])
         except ElfError:
             _, value, _, info, _, shndx = self.fields(index)
-            counts = _COUNTING_TYPES >> (info & 15) & 1 and (value or shndx == SHN_ABS or info & 15 == STT_TLS)
+            counts = COUNTING_TYPES >> (info & 15) & 1 and (value or shndx == SHN_ABS or info & 15 == STT_TLS)
             if counts:
                 raise
             return b""

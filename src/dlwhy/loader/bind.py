@@ -27,7 +27,7 @@ from dlwhy.elf.constants import (
     VERSYM_HIDDEN,
 )
 from dlwhy.elf.relocs import split_info
-from dlwhy.elf.symbols import chain_words, gnu_hash
+from dlwhy.elf.symbols import COUNTING_TYPES, chain_words, gnu_hash
 from dlwhy.errors import ElfError
 from dlwhy.loader.faults import Death, Fault, Unknown
 from dlwhy.loader.link_map import EXECUTABLE
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from dlwhy.loader.glibc import Glibc
     from dlwhy.loader.link_map import LinkMap, Scope
 
-# STT_* that count as a definition: NOTYPE OBJECT FUNC COMMON TLS GNU_IFUNC
-_ALLOWED_TYPES = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 5 | 1 << 6 | 1 << 10
 PLT, COPY = 1, 2
 """Relocation classes: of the first kind an undefined entry never counts, of the second the program is not searched."""
 
@@ -227,7 +225,7 @@ class Lookup:
             kind = info & 15
             if (value == 0 and shndx != SHN_ABS and kind != STT_TLS) or (class_ & PLT and shndx == SHN_UNDEF):
                 continue
-            if not _ALLOWED_TYPES >> kind & 1:
+            if not COUNTING_TYPES >> kind & 1:
                 continue
             version, entry = side.version_of(index)
             if wanted is not None:

@@ -12,7 +12,7 @@ from operator import add
 
 from dlwhy.elf.constants import SHN_ABS, SHN_UNDEF, STB_LOCAL, STB_WEAK, STT_TLS, STV_HIDDEN, STV_INTERNAL
 from dlwhy.elf.relocs import split_info
-from dlwhy.elf.symbols import Columns, chain_words, gnu_hash
+from dlwhy.elf.symbols import COUNTING_TYPES, Columns, chain_words, gnu_hash
 from dlwhy.errors import ElfError
 from dlwhy.loader.bind import PLT, Lookup, binding, check_one, is_lazy, resolve, type_class
 from dlwhy.loader.faults import Death, Fault, Unknown
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from dlwhy.elf.file import Elf
     from dlwhy.elf.machine import Machine
     from dlwhy.elf.symbols import DynamicSymbols
-    from dlwhy.loader.bind import Binding
+    from dlwhy.loader.bind import Binding, Wanted
     from dlwhy.loader.link_map import LinkMap
     from dlwhy.loader.process import Process
     from dlwhy.loader.relocate import Entry, Work
 
     Identity = tuple[int, int]
 
-_COUNTED_INFOS = frozenset(bind << 4 | kind for bind in (1, 2, 10) for kind in (0, 1, 2, 5, 6, 10))
-"""st_info of what can be a definition: GLOBAL, WEAK or GNU_UNIQUE; NOTYPE OBJECT FUNC COMMON TLS GNU_IFUNC."""
+_COUNTED_INFOS = frozenset(bind << 4 | kind for bind in (1, 2, 10) for kind in range(16) if COUNTING_TYPES >> kind & 1)
+"""st_info of what can be a definition: GLOBAL, WEAK or GNU_UNIQUE, of a type that counts."""
 _OTHER_INFOS = bytes(info not in _COUNTED_INFOS for info in range(256))
 _NOT_SEEN = bytes(other & 3 in (STV_HIDDEN, STV_INTERNAL) for other in range(256))
 _LONG = 256
@@ -316,11 +316,15 @@ def _suffixes(side: Binding, elf: Elf, indexes: list[int]) -> list[bytes]:
     known: dict[int, bytes] = {}
     for entry, index in dict(zip(own, indexes, strict=True)).items():
         try:
-            wanted, _ = side.version_of(index)
-            known[entry] = b"@" + wanted.name.encode("utf-8", "surrogateescape") if wanted is not None else b""
+            known[entry] = _suffix(side.version_of(index)[0])
         except (ElfError, Unknown):  # nothing is found by that: met again if something refers to the symbol
             known[entry] = b"@\0"
     return list(map(known.__getitem__, own))
+
+
+def _suffix(version: Wanted | None) -> bytes:
+    """Return what stands behind the name in a key."""
+    return b"@" + version.name.encode("utf-8", "surrogateescape") if version is not None else b""
 
 
 def _is_looked_up(symbols: DynamicSymbols, index: int) -> bool:
@@ -482,7 +486,7 @@ def _defined_as(side: Binding, elf: Elf, chosen: Sequence[int]) -> tuple[list[by
     kinds = dict.fromkeys((0, 1), b"")
     for place, version in side.versions.items():
         if version.hash:
-            kinds[place] = b"@" + version.name.encode("utf-8", "surrogateescape")
+            kinds[place] = _suffix(version)
     versym = elf.versions.versym()
     whole = array("H", versym[: len(versym) & -2])
     if isinstance(chosen, range):

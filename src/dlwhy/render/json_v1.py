@@ -9,17 +9,7 @@ from dlwhy.report import SCHEMA
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from dlwhy.report import (
-        CheckReport,
-        FailedReport,
-        FloorReport,
-        MatrixReport,
-        TlsReport,
-        TreeReport,
-        UnresolvedReport,
-    )
-
-    Report = CheckReport | FailedReport | FloorReport | MatrixReport | TlsReport | TreeReport | UnresolvedReport
+    from dlwhy.report import Report
 
 
 def render(report: Report, line: bool = False) -> str:
