@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import lzma
 import os
 import random
 import subprocess
-import urllib.error
-from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +20,7 @@ from dlwhy.loader.objects import Objects
 from tests.oracle import compare, real
 from tests.oracle.build import Function, Plan, Reference, Variable, Workshop
 from tests.oracle.scenarios import FAMILIES, Scenario, scenario
-from tests.oracle.sysroots import Index, cache, make_root
+from tests.oracle.sysroots import Index, cache, kept_root, make_root
 
 if TYPE_CHECKING:
     import dlwhy
@@ -137,18 +134,7 @@ def fits(one: Scenario) -> bool:
 @functools.cache
 def sysroot(suite: str) -> tuple[Path | None, str]:
     """(root, "") of a suite's musl, or (None, why it cannot be had). A failure is final for this process."""
-    root = cache() / "sysroots" / f"musl-{suite}"
-    if root.is_dir():
-        return root, ""
-    root.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with Path(f"{root}.lock").open("w") as lock:  # the workers of one run start together
-            flock(lock, LOCK_EX)
-            if not root.is_dir():
-                make_root(root, Index(suite), PACKAGES)
-    except (OSError, urllib.error.URLError, subprocess.CalledProcessError, lzma.LZMAError) as error:
-        return None, f"not run: musl of {suite}: {error}"
-    return root, ""
+    return kept_root(f"musl-{suite}", f"musl of {suite}", lambda root: make_root(root, Index(suite), PACKAGES))
 
 
 def roots() -> dict[str, Path | str]:
@@ -238,14 +224,7 @@ def observe(one: Scenario, root: Path) -> real.RealRun:
     if one.program:
         argv0 = image = f"{one.directory}/{one.program}"
     else:
-        source = plain(root)
-        argv0, image = "plain", f"/{source.name}"
-        copy = Path(f"{root}{image}")
-        if not copy.exists():
-            own = Path(f"{copy}.{os.getpid()}")
-            own.write_bytes(source.read_bytes())
-            own.chmod(0o755)
-            own.rename(copy)
+        argv0, image = "plain", str(real.brought(root, plain(root)))
     arguments = [argv0, str(work / "steps"), str(work / "report")]
     with real.proc(root, Path(image)):
         status, stderr = real.spawn(root, arguments, Path(image), compare.environment(one), one.cwd)

@@ -165,13 +165,7 @@ def run(
     argv0 = program or "plain"
     image = Path(program) if program else plain(root)
     if inside and not program:
-        copy = Path(f"{root}/{image.name}")
-        if not copy.exists():
-            own = Path(f"{copy}.{os.getpid()}")
-            own.write_bytes(image.read_bytes())
-            own.chmod(0o755)
-            own.rename(copy)
-        image = Path(f"/{image.name}")
+        image = brought(root, image)
     emulator = emulator or machines.inside(target_of(root), root)
     arguments = [argv0, str(work / "steps"), str(work / "report"), *map(str, words or ())]
     executable = image
@@ -183,6 +177,17 @@ def run(
     with proc(root, image) if inside else nullcontext():
         status, stderr = spawn(root, arguments, executable, env, cwd)
     return read(report, status, _EMULATOR_DIED.sub(b"", stderr) if emulator else stderr)
+
+
+def brought(root: Path, program: Path) -> Path:
+    """Copy a program of ours into a root, once: its path there."""
+    copy = Path(f"{root}/{program.name}")
+    if not copy.exists():
+        own = Path(f"{copy}.{os.getpid()}")
+        own.write_bytes(program.read_bytes())
+        own.chmod(0o755)
+        own.rename(copy)
+    return Path(f"/{program.name}")
 
 
 def ready(here: Path, steps: list[str]) -> Path:

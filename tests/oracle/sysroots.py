@@ -188,7 +188,16 @@ def foreign(suite: str, debian: str) -> tuple[Path | None, str]:
 @functools.cache
 def sysroot(suite: str, architecture: str = "amd64", emulator: tuple[Path, ...] = ()) -> tuple[Path | None, str]:
     """(root, "") of a suite, or (None, why it cannot be had). A failure is final for this process."""
-    root = cache() / "sysroots" / (suite if architecture == "amd64" else f"{architecture}-{suite}")
+    name = suite if architecture == "amd64" else f"{architecture}-{suite}"
+    packages = SUITES[suite][1] if architecture == "amd64" else ("libc6", "libc-bin")
+    return kept_root(
+        name, suite, lambda root: make_root(root, Index(suite, architecture), packages, emulator=emulator)
+    )
+
+
+def kept_root(name: str, what: str, make: Callable[[Path], None]) -> tuple[Path | None, str]:
+    """(root, "") of this name in the cache, made when it is not there; or (None, why `what` cannot be had)."""
+    root = cache() / "sysroots" / name
     if root.is_dir():
         return root, ""
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -196,10 +205,9 @@ def sysroot(suite: str, architecture: str = "amd64", emulator: tuple[Path, ...] 
         with Path(f"{root}.lock").open("w") as lock:  # the workers of one run start together
             flock(lock, LOCK_EX)
             if not root.is_dir():
-                packages = SUITES[suite][1] if architecture == "amd64" else ("libc6", "libc-bin")
-                make_root(root, Index(suite, architecture), packages, emulator=emulator)
+                make(root)
     except (OSError, urllib.error.URLError, subprocess.CalledProcessError, lzma.LZMAError) as error:
-        return None, f"not run: {suite}: {error}"
+        return None, f"not run: {what}: {error}"
     return root, ""
 
 
