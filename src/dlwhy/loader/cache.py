@@ -179,7 +179,7 @@ def compare(one: bytes, two: bytes, signed_char: bool = True) -> int:
     """Compare two sonames as _dl_cache_libcmp does: digit runs are numbers, and a digit sorts above any other."""
     if one == two:
         return 0
-    i = j = _alike(one, two)
+    i = j = 0
     while i < len(one):
         a = one[i]
         b = two[j] if j < len(two) else 0
@@ -200,16 +200,6 @@ def compare(one: bytes, two: bytes, signed_char: bool = True) -> int:
         else:
             i, j = i + 1, j + 1
     return -_char(two[j], signed_char) if j < len(two) else 0
-
-
-def _alike(one: bytes, two: bytes) -> int:
-    """How many bytes the two begin with that need no look: the same ones, up to where digits begin that may go on."""
-    size = min(len(one), len(two))
-    unlike = int.from_bytes(one[:size], "big") ^ int.from_bytes(two[:size], "big")
-    same = size - (unlike.bit_length() + 7) // 8
-    while same and 48 <= one[same - 1] <= 57:
-        same -= 1
-    return same
 
 
 def _char(byte: int, signed_char: bool) -> int:
