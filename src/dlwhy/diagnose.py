@@ -30,7 +30,6 @@ from dlwhy.report import (
     Trigger,
     Try,
 )
-from dlwhy.rules import RULES
 from dlwhy.verdict import Run, model
 
 TYPE_CHECKING = False
@@ -221,6 +220,8 @@ def _takers(run: Run) -> list[Finding]:
 
 
 def _finding(rule: str, object_: str, message: str) -> Finding:
+    from dlwhy.rules import RULES
+
     row = RULES[rule]
     return Finding(rule, row.severity, object_, message, COMPUTED, row.citation)
 

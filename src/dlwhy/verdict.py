@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dlwhy.lazy import call, constructors
 from dlwhy.loader.faults import Death, Fault, Unknown
 from dlwhy.loader.host import RTLD_LAZY, RTLD_NOLOAD, RTLD_NOW
 from dlwhy.loader.process import LACKING, Process
@@ -64,6 +63,8 @@ def model(question: Question, env: dict[str, str] | None = None, map_only: bool 
     try:
         start(process, question.program, map_only)
         if not map_only and process.program is not None:
+            from dlwhy.lazy import constructors
+
             assumptions = constructors(process, list(reversed(process.program.initfini)))
     except StartFailed as failed:
         outcome, kind, because, object_, message, status = (
@@ -252,6 +253,8 @@ def _one(
         found = process.dlsym(handle, request.name)
         if request.action == "sym":
             return base.but(object=found.map.shown, because=f"{request.name} is defined by {found.map.shown}")
+        from dlwhy.lazy import call
+
         return base.but(object=found.map.shown, because=call(process, handle, found, request.name))
     except Fault as fault:
         return base.but(
@@ -300,6 +303,8 @@ def _open(
             because="the file is there but not loaded, and RTLD_NOLOAD loads nothing",
         )
     new = [one for one in reversed(handle.initfini) if id(one) not in before]  # in the order of their constructors
+    from dlwhy.lazy import constructors
+
     assumed = constructors(process, new)
     if process.open_calls:
         process.list_gaps([one for one in handle.searchlist.maps if one.lazy], True)

@@ -22,7 +22,6 @@ from dlwhy.loader.host import RTLD_DEEPBIND, RTLD_GLOBAL, RTLD_LAZY, RTLD_NODELE
 from dlwhy.loader.link_map import DYNAMIC, LOADED, LinkMap, Scope
 from dlwhy.loader.mapping import check_hash, check_segments, died_reading, verify, wants_execstack
 from dlwhy.loader.port import port
-from dlwhy.loader.resolving import relocate
 from dlwhy.loader.search import Attempt, Finder, Missing
 from dlwhy.loader.sort import selection
 from dlwhy.loader.tunables import DEFAULTS, Reading
@@ -352,6 +351,8 @@ class Process:
         return space
 
     def _bring_in(self, top: LinkMap, mode: int, space: Namespace, step: int) -> None:
+        from dlwhy.loader.resolving import relocate  # `tree` maps, and comes to none of it
+
         old_initfini, old_search = top.initfini, top.searchlist.maps
         map_dependencies(self, top, [], mode & RTLD_DEEPBIND, space, True)
         try:

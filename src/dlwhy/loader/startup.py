@@ -8,16 +8,13 @@ from dlwhy.elf.constants import DT_AUDIT, DT_DEPAUDIT, ET_DYN, PT_DYNAMIC, PT_PH
 from dlwhy.elf.symbols import gnu_hash
 from dlwhy.errors import DlwhyError, ElfError
 from dlwhy.loader.bind import check_versions
-from dlwhy.loader.closing import collect
 from dlwhy.loader.dependencies import map_dependencies
 from dlwhy.loader.faults import Death, Fault, Unknown
 from dlwhy.loader.host import RTLD_NOW
 from dlwhy.loader.image import SIGSEGV
 from dlwhy.loader.link_map import EXECUTABLE, LIBRARY, LinkMap
 from dlwhy.loader.mapping import died_reading, wants_execstack
-from dlwhy.loader.placing import initialise_tls, lay_out_tls
 from dlwhy.loader.process import TOO_NEW
-from dlwhy.loader.resolving import relocate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,6 +90,8 @@ def _map(process: Process, program: Elf | None) -> bool:
     auditors = _audit_names(process, program)
     early = bool(auditors) or (process.libc.audit_by_string and bool(process.settings.env.get("LD_AUDIT")))
     if early:
+        from dlwhy.loader.placing import lay_out_tls
+
         lay_out_tls(process, len(auditors))
         process.finder.remembers = False
         for name in auditors:
@@ -151,6 +150,9 @@ def _check_load_address(program: Elf) -> None:
 
 def _finish(process: Process, laid_out: bool) -> None:
     """Check the versions, lay out static TLS unless auditors had it laid out before, relocate."""
+    from dlwhy.loader.placing import initialise_tls, lay_out_tls  # `tree` maps, and comes to none of it
+    from dlwhy.loader.resolving import relocate
+
     space, main = process.base, process.program
     assert main is not None
     _check_versions(process)
@@ -299,6 +301,8 @@ def _load_auditor(process: Process, name: str) -> None:
                 raise Death("signal", "none", why, None, -11, name) from None
             for one in space.maps:
                 one.opened = 0
+            from dlwhy.loader.closing import collect
+
             collect(process, space)
         text = f"ERROR: ld.so: object '{name}' cannot be loaded as audit interface: {fault.text}; ignored."
         process.notices.append(text)

@@ -8,6 +8,8 @@ Rule 3: every line fits the width, but for words that have no blank in them (pat
 
 from __future__ import annotations
 
+from operator import is_
+
 from dlwhy.record import Record
 
 TYPE_CHECKING = False
@@ -56,17 +58,22 @@ def printable(value: _T, lines: bool = False) -> _T:
     r"""Return a report with every text in it made harmless for a terminal: what cannot be printed becomes `\xNN`.
 
     A byte that is no UTF-8 (a lone surrogate) is shown as the byte it was. Only a `message` keeps its line breaks.
+    What has nothing to be shown otherwise, as nearly all, is returned itself.
     """
     if isinstance(value, str):
         return value if value.isprintable() else _escaped(value, lines)  # type: ignore[return-value]
-    if isinstance(value, Record):
-        parts = [
-            printable(part, field == "message") if part.__class__ not in _HARMLESS else part
-            for field, part in zip(value._fields, value, strict=True)
-        ]
-        return type(value)(*parts)  # type: ignore[arg-type]
     if isinstance(value, tuple):
-        return tuple(printable(part) for part in value)  # type: ignore[return-value]
+        record = isinstance(value, Record)
+        parts = [part if part.__class__ in _HARMLESS or not part else printable(part) for part in value]
+        if all(map(is_, parts, value)):
+            return value
+        if not record:
+            return tuple(parts)  # type: ignore[return-value]
+        fields: tuple[str, ...] = value._fields  # type: ignore[attr-defined]
+        if "message" in fields:
+            place = fields.index("message")
+            parts[place] = printable(value[place], True)
+        return type(value)(*parts)  # type: ignore[arg-type]
     if isinstance(value, dict):
         return {printable(key): printable(part) for key, part in value.items()}  # type: ignore[return-value]
     return value
