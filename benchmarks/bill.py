@@ -1,4 +1,4 @@
-"""Bill: `dlwhy tls` on the Rust compiler's library of 150 MB, against readelf listing its symbols, whole processes."""
+"""Bill: `dlwhy tls --no-code` on the Rust compiler's library of 150 MB, against readelf listing its symbols."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def rows(_paths: tuple[str, ...], rounds: int) -> list[Row]:
         told = f"no ratio, facts differ: {ours} bytes of TLS have a name by dlwhy, {theirs} by readelf"
         return [Row("bill.readelf", what, "", "readelf -sW", None, (told,))]
     with script(PLAIN) as command:
-        commands = {"dlwhy": (sys.executable, command, "tls", library), "readelf": (readelf, "-sW", library)}
+        words = (sys.executable, command, "tls", "--no-code", library)
+        commands = {"dlwhy": words, "readelf": (readelf, "-sW", library)}
         taken = running(commands, 2 * rounds, environment())
     return [Row(
         "bill.readelf", f"{what}, {ours} bytes of TLS variables", milliseconds(taken["dlwhy"]),

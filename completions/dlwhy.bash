@@ -23,7 +23,7 @@ _dlwhy() {
     if [[ $cur == -* ]]; then
         case $command in
             check) word="-h --help --each --on --host --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --cpu --format -o --color -v --verbose -q --quiet" ;;
-            tls) word="-h --help --sysroot --format -o --color -v --verbose -q --quiet" ;;
+            tls) word="-h --help --sysroot --no-code --format -o --color -v --verbose -q --quiet" ;;
             tree) word="-h --help --host --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --cpu --format -o --color -v --verbose -q --quiet" ;;
             capture) word="-h --help --with --with-all -o --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --cpu" ;;
             unresolved) word="-h --help --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --cpu --format -o --color -v --verbose -q --quiet" ;;

@@ -4,7 +4,7 @@ complete -c dlwhy -f
 complete -c dlwhy -n '__fish_use_subcommand' -s h -l help -d 'show this help message and exit'
 complete -c dlwhy -n '__fish_use_subcommand' -l version -d 'print the version and exit'
 complete -c dlwhy -n __fish_use_subcommand -a check -d 'would these loads succeed, in this order, in that process, and if not: why, who, what cures it'
-complete -c dlwhy -n __fish_use_subcommand -a tls -d 'whose bytes are in the TLS segment, and which relocations force it into the static block'
+complete -c dlwhy -n __fish_use_subcommand -a tls -d 'whose bytes are in the TLS segment, and which code forces it into the static block'
 complete -c dlwhy -n __fish_use_subcommand -a tree -d 'which objects come along, found where and why; which are missing, tried where'
 complete -c dlwhy -n __fish_use_subcommand -a capture -d 'which facts of a host does a check in it need, written as a profile for other machines'
 complete -c dlwhy -n __fish_use_subcommand -a unresolved -d 'which symbols and versions does nothing define in the load set of each file, as ldd -r lists them'
@@ -31,6 +31,7 @@ complete -c dlwhy -n '__fish_seen_subcommand_from check' -s q -l quiet -d 'the v
 complete -c dlwhy -n '__fish_seen_subcommand_from check' -F
 complete -c dlwhy -n '__fish_seen_subcommand_from tls' -s h -l help -d 'show this help message and exit'
 complete -c dlwhy -n '__fish_seen_subcommand_from tls' -l sysroot -x -a '(__fish_complete_directories)' -d 'look everything up inside DIR, as chroot would'
+complete -c dlwhy -n '__fish_seen_subcommand_from tls' -l no-code -d 'do not look for the instructions that use the relocations'
 complete -c dlwhy -n '__fish_seen_subcommand_from tls' -l format -x -a 'text json' -d 'default'
 complete -c dlwhy -n '__fish_seen_subcommand_from tls' -s o -x -d 'write FORMAT to PATH as well (repeatable)'
 complete -c dlwhy -n '__fish_seen_subcommand_from tls' -l color -x -a 'auto always never' -d 'NO_COLOR is honoured'

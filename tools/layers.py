@@ -43,7 +43,9 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
         (
             "hosts", "hosts.known", "hosts.executable", "hosts.profile", "hosts.kept",
             "attribute", "attribute.rust_v0", "attribute.rust_legacy", "attribute.demangle_rust", "attribute.owners",
-            "attribute.demangle", "attribute.ledger", "attribute.variables", "attribute.triggers", "attribute.bill",
+            "attribute.demangle", "attribute.ledger", "attribute.variables", "attribute.triggers", "attribute.slots",
+            "attribute.code_x86_64", "attribute.code_aarch64", "attribute.sites", "attribute.frames",
+            "attribute.go_table", "attribute.functions", "attribute.accesses", "attribute.bill", "attribute.remarks",
             "attribute.calls",
         ),
     ),

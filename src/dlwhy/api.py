@@ -211,14 +211,15 @@ def floor(files: Sequence[str | os.PathLike[str]]) -> FloorReport:
     return run([os.fspath(file) for file in files], Options())
 
 
-def tls(files: Sequence[str | os.PathLike[str]], *, sysroot: str | None = None) -> TlsReport:
-    """Return whose bytes are in the TLS segment of each file, and which relocations force it into the static block.
+def tls(files: Sequence[str | os.PathLike[str]], *, sysroot: str | None = None, code: bool = True) -> TlsReport:
+    """Return whose bytes are in the TLS segment of each file, and which code forces it into the static block.
 
+    Without `code` the instructions behind the relocations are not looked for, which reads all code of the file.
     A file that cannot be examined has its reason in the report.
     """
     from dlwhy.diagnose import tls as run
 
-    return run([os.fspath(file) for file in files], Options(sysroot=_path(sysroot)))
+    return run([os.fspath(file) for file in files], Options(sysroot=_path(sysroot)), code)
 
 
 def tree(

@@ -14,7 +14,9 @@ from dlwhy.question import LOADER_VARIABLES, Question, ask, surely_there
 from dlwhy.report import (
     COMPUTED,
     FAILS,
+    Access,
     CheckReport,
+    CodeUser,
     Finding,
     HostReport,
     Search,
@@ -34,6 +36,7 @@ from dlwhy.verdict import Run, model
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from dlwhy.attribute.bill import Bill
     from dlwhy.attribute.bill import Share as BillShare
     from dlwhy.attribute.triggers import Trigger as BillTrigger
     from dlwhy.elf.file import Elf
@@ -124,13 +127,21 @@ def _bills(run: Run) -> tuple[TlsObject, ...]:
 
 def bill_of(elf: Elf, name: str, others: list[tuple[Elf, str]]) -> TlsObject:
     """Return the bill of one object; `others` are objects whose relocations force it as well. Raises `ElfError`."""
+    from dlwhy.attribute.accesses import explained
     from dlwhy.attribute.bill import bill
+    from dlwhy.attribute.sites import sites
     from dlwhy.attribute.triggers import triggers_into
+    from dlwhy.attribute.variables import library_name
 
     made = bill(elf)
     triggers = [_trigger(one, name) for one in made.triggers if one.own or not others]
     for other, shown in others:
-        triggers += [_trigger(one, shown) for one in triggers_into(other, elf)]
+        forced = explained(other, triggers_into(other, elf), sites(other), library_name(other))
+        triggers += [_trigger(one, shown) for one in forced]
+    return _tls_object(made, name, triggers)
+
+
+def _tls_object(made: Bill, name: str, triggers: list[Trigger]) -> TlsObject:
     return TlsObject(
         name, made.size, made.align, made.model, _shares(made.shares), made.padding, made.unattributed, tuple(triggers),
         (), _shares(made.owners), made.notes,
@@ -142,7 +153,11 @@ def _shares(made: tuple[BillShare, ...]) -> tuple[Share, ...]:
 
 
 def _trigger(t: BillTrigger, name: str) -> Trigger:
-    return Trigger(t.owner, t.variable, t.relocation, t.accesses, t.functions, name, t.relocations, t.own)
+    users = tuple(CodeUser(*one) for one in t.users)
+    return Trigger(
+        t.owner, t.variable, t.relocation, t.accesses, t.functions, name, t.relocations, t.own, t.functions_total,
+        users, t.rewritable,
+    )  # fmt: skip
 
 
 def _findings(question: Question, run: Run) -> tuple[Finding, ...]:
@@ -229,13 +244,13 @@ def _finding(rule: str, object_: str, message: str) -> Finding:
 # -- tls ---------------------------------------------------------------------------------------------------------------
 
 
-def tls(files: list[str], options: Options) -> TlsReport:
-    """Return the report of `tls`: one entry a file, in the order given."""
+def tls(files: list[str], options: Options, code: bool = True) -> TlsReport:
+    """Return the report of `tls`: one entry a file, in the order given; without `code` no instruction is looked at."""
     reader = Files(options.sysroot or "/")
     result = []
     for path in files:
         try:
-            result.append(_tls_file(path, reader))
+            result.append(_tls_file(path, reader, code))
         except DlwhyError as error:
             result.append(TlsFile(path, str(error), None, ()))
         finally:
@@ -243,7 +258,7 @@ def tls(files: list[str], options: Options) -> TlsReport:
     return TlsReport(tuple(result))
 
 
-def _tls_file(path: str, reader: Files) -> TlsFile:
+def _tls_file(path: str, reader: Files, code: bool) -> TlsFile:
     from dlwhy.elf.file import Elf
 
     view = reader.open(path)
@@ -260,8 +275,20 @@ def _tls_file(path: str, reader: Files) -> TlsFile:
         return TlsFile(
             path, f"{path}: a separate debug file: it has names, but no bytes that are ever loaded", None, ()
         )
-    made = bill_of(elf, path, [])
-    return TlsFile(path, None, made if made.size else None, made.triggers)
+    from dlwhy.attribute.bill import bill
+
+    made = bill(elf, code)
+    shown = _tls_object(made, path, [_trigger(one, path) for one in made.triggers])
+    accesses = tuple(Access(*one) for one in made.accesses)
+    findings = _tls_findings(elf, made, path)
+    return TlsFile(path, None, shown if shown.size else None, shown.triggers, accesses, made.searched, findings)
+
+
+def _tls_findings(elf: Elf, made: Bill, path: str) -> tuple[Finding, ...]:
+    """What the code behind the relocations shows beyond the bill."""
+    from dlwhy.attribute.remarks import remarks
+
+    return tuple(_finding(rule, path, message) for rule, message in remarks(elf, made))
 
 
 # -- tree --------------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     Severity = str
     Disposition = str
     ShareKind = str
+    AccessModel = str
     State = str
     Kind = str  # a word of dlwhy.rules.KINDS
 
@@ -58,10 +59,17 @@ VALUES: dict[str, dict[str, str]] = {
         "rebuild": "an object must be built anew",
         "risky": "helps here and may harm elsewhere; `cost` says what",
     },
+    "AccessModel": {
+        "initial-exec": "the offset from the thread pointer stands in a slot: forces static TLS",
+        "TLSDESC": "a function that a descriptor names tells the address: static when there is room",
+        "general-dynamic": "__tls_get_addr tells the address of one variable",
+        "local-dynamic": "__tls_get_addr tells where the object's own segment is, for all its variables",
+        "local-exec": "the offset from the thread pointer stands in the code: programs only",
+    },
     "ShareKind": {
         "crate": "a Rust crate, told by the mangled name or the codegen unit",
         "namespace": "a C++ namespace, told by the mangled name",
-        "go": "the Go runtime",
+        "go": "the Go runtime, or of code a Go package",
         "unit": "a source file, told by its file symbol",
         "library": "the library itself: nothing tells more",
     },
@@ -264,6 +272,36 @@ class Share(Record):
     """The fact that the owner follows from."""
 
 
+class CodeUser(Record):
+    """Code of one owner that uses a trigger's variable as initial-exec."""
+
+    owner: str
+    """Whose code it is, as in `Share`."""
+    kind: ShareKind
+    """What sort of owner it is."""
+    accesses: int
+    """Places in its code."""
+    evidence: str
+    """The fact that the owner follows from."""
+
+
+class Access(Record):
+    """How the code of an object reaches one variable."""
+
+    owner: str | None
+    """Owner of the variable, as in `Share`; None of local-dynamic accesses, which serve all variables of the object."""
+    variable: str | None
+    """The variable, demangled; None when nothing names it."""
+    offset: int | None
+    """Bytes from the start of the segment; None for another module's variable and for local-dynamic."""
+    model: AccessModel
+    """The access model that the instructions show."""
+    sites: int
+    """Places in the code."""
+    rewritable: int
+    """Those of them that GNU ld may have made of general-dynamic or TLSDESC accesses."""
+
+
 class Trigger(Record):
     """Relocations that force a segment into the static block, by variable."""
 
@@ -283,6 +321,12 @@ class Trigger(Record):
     """How many relocations."""
     own: bool
     """Whether the variable is the object's own; else it lies in another module, which pays."""
+    functions_total: int | None = None
+    """How many functions have such a place, which may be more than are named; None when the code was not searched."""
+    users: tuple[CodeUser, ...] = ()
+    """Whose code has such places, most first."""
+    rewritable: int = 0
+    """Accesses that GNU ld writes for innocent code too once another access in the link is initial-exec."""
 
 
 class Provenance(Record):
@@ -451,6 +495,12 @@ class TlsFile(Record):
     """None for a file without a TLS segment, or on error."""
     triggers: tuple[Trigger, ...]
     """Relocations into other modules' TLS count here too, so a file without a segment may have some."""
+    accesses: tuple[Access, ...] = ()
+    """How the code reaches each variable, by variable and model; empty when the code was not searched."""
+    searched: int | None = None
+    """Bytes of code that were searched; None when the code was not searched."""
+    findings: tuple[Finding, ...] = ()
+    """What is worth knowing about the file."""
 
 
 class TlsReport(Record):

@@ -49,6 +49,14 @@ RULES: dict[str, Rule] = {
             "musl ldso/dynlink.c, load_library",
         ),
         Rule(
+            "static-flag-disagrees", "note", "DF_STATIC_TLS does not say what the relocations do, which decide",
+            "gABI ch. 5, DF_STATIC_TLS; glibc elf/dl-reloc.c",
+        ),
+        Rule(
+            "flag-cannot-help", "note", "a compiler's flag does not reach the code that forces static TLS",
+            "ELF TLS ch. 4; golang/go#48596",
+        ),
+        Rule(
             "not-in-current-directory", "note", "a name without a slash is searched in the loader's lists only",
             "dlopen(3)",
         ),

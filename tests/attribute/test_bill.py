@@ -158,7 +158,7 @@ def test_trigger_of_c(trigger: Path) -> None:
     assert (one.owner, one.variable, one.relocation, one.relocations, one.own) == (
         "libtrigger.so.1", "quick", "R_X86_64_TPOFF64", 1, True,
     )  # fmt: skip
-    assert one.accesses is None and one.functions == () and one.object == str(trigger)
+    assert one.accesses == 2 and set(one.functions) == {"hurry", "again"} and one.object == str(trigger)
     assert found.model.split("+")[0] == "initial-exec" and "dynamic" in found.model
 
 
@@ -171,7 +171,8 @@ def test_trigger_into_another_library(trigger: Path, tmp_path: Path) -> None:
     assert (one.own, one.variable, one.symbol, one.offset) == (False, "quick", "quick", None)
     assert one.owner == "another library"
     (settled,) = triggers_into(read(Files().open(str(user))), read(Files().open(str(trigger))))
-    assert settled == one.but(owner="libtrigger.so.1")
+    assert settled.owner == "libtrigger.so.1" and settled.accesses is None
+    assert settled == bill(read(Files().open(str(user))), code=False).triggers[0].but(owner="libtrigger.so.1")
     assert triggers_into(read(Files().open(str(trigger))), read(Files().open(str(user)))) == ()
 
 

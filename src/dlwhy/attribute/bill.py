@@ -6,7 +6,9 @@ it of one byte, that is accessed as initial-exec.
 
 from __future__ import annotations
 
+from dlwhy.attribute.accesses import accesses, explained
 from dlwhy.attribute.owners import names
+from dlwhy.attribute.sites import sites
 from dlwhy.attribute.triggers import Trigger, triggers
 from dlwhy.attribute.variables import collect, unit
 from dlwhy.elf.constants import DF_1_PIE, ET_EXEC
@@ -17,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dlwhy.attribute.accesses import Access
     from dlwhy.attribute.variables import Variables
     from dlwhy.elf.file import Elf
 
@@ -56,22 +59,36 @@ class Bill(Record):
     """Whether a full symbol table was seen: then only padding can be without a name."""
     notes: tuple[str, ...]
     """What could not be read, one sentence each."""
+    accesses: tuple[Access, ...] = ()
+    """How the code reaches each variable; empty when it was not searched."""
+    searched: int | None = None
+    """Bytes of code that were searched; None when the code was not searched."""
 
 
-def bill(elf: Elf) -> Bill:
+def bill(elf: Elf, code: bool = True) -> Bill:
     """Return the bill of an object, also of one without a TLS segment (its size is 0, and it may have triggers).
 
-    Raises `ElfError` when headers or relocation tables leave the file. A damaged `.symtab` only costs names; `notes`
-    tells.
+    Without `code` the instructions behind the relocations are not looked for. Raises `ElfError` when headers or
+    relocation tables leave the file. A damaged `.symtab` only costs names; `notes` tells.
     """
     variables = collect(elf)
     ledger = variables.ledger
     shares = _shares(variables)
     align = elf.tls.align if elf.tls else 0
-    return Bill(
+    made = Bill(
         elf.path, ledger.memsz, align, "+".join(models(elf)) or "none", shares, ledger.padding, ledger.unattributed,
         triggers(elf, variables), by_owner(shares), variables.complete, variables.notes,
     )  # fmt: skip
+    return _with_code(made, elf, variables) if code else made
+
+
+def _with_code(made: Bill, elf: Elf, variables: Variables) -> Bill:
+    """Return the bill with the code behind its relocations."""
+    found = sites(elf)
+    if found.missing is not None:
+        return made.but(notes=(*made.notes, f"the accesses behind the relocations are not counted: {found.missing}"))
+    forced = explained(elf, made.triggers, found, variables.library)
+    return made.but(triggers=forced, accesses=accesses(found, variables), searched=found.searched)
 
 
 def models(elf: Elf) -> tuple[str, ...]:

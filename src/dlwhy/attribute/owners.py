@@ -21,6 +21,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+RUNTIME = "Go runtime"
+"""Owner of what the Go runtime defines."""
+
 NAME_LIMIT = 2000
 """Characters of a name that are shown; no honest name met was longer than 800."""
 
@@ -72,7 +75,7 @@ def owner(name: str, unit: str | None, source: str, library: str) -> Owner:
     """
     plain = peel(name)
     if plain in _GO_VARIABLES or unit == "go.go":
-        return Owner("Go runtime", "go", f"name in {source}" if plain in _GO_VARIABLES else "file symbol go.go")
+        return Owner(RUNTIME, "go", f"name in {source}" if plain in _GO_VARIABLES else "file symbol go.go")
     if plain.startswith(("_R", "_ZN")):
         crate = _crate(plain)
         if crate:
@@ -91,6 +94,14 @@ def owner(name: str, unit: str | None, source: str, library: str) -> Owner:
         if trusted(unit):
             return Owner(shown(unit), "unit", "file symbol")
     return Owner(library, "library", f"defined here, by {source}")
+
+
+def package(function: str) -> Owner:
+    """Return the Go package of a function, whose name in the Go runtime's own table begins with the import path."""
+    folder, slash, last = function.rpartition("/")
+    path = folder + slash + last.partition(".")[0]
+    runtime = path in ("runtime", "runtime/cgo") or path.startswith(("internal/runtime/", "runtime/internal/"))
+    return Owner(RUNTIME if runtime else shown(path), "go", "function name in .gopclntab")
 
 
 def trusted(unit: str) -> bool:

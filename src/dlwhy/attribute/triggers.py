@@ -17,6 +17,7 @@ from dlwhy.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from dlwhy.attribute.accesses import User
     from dlwhy.attribute.variables import Variables
     from dlwhy.elf.file import Elf
     from dlwhy.elf.relocs import Relocation
@@ -42,6 +43,12 @@ class Trigger(Record):
     """The symbol that the relocations name, as written; None when they name none (a local variable)."""
     offset: int | None
     """Of an own variable: bytes from the start of the segment."""
+    functions_total: int | None = None
+    """How many functions have such a place; None when the code was not searched."""
+    users: tuple[User, ...] = ()
+    """Whose code uses them, by owner."""
+    rewritable: int = 0
+    """Places that GNU ld writes for innocent accesses too, when another access in the link is initial-exec."""
 
 
 def triggers(elf: Elf, variables: Variables) -> tuple[Trigger, ...]:
@@ -56,7 +63,7 @@ def triggers(elf: Elf, variables: Variables) -> tuple[Trigger, ...]:
     counts: dict[tuple[str | None, int | None, int], int] = {}  # by target and relocation type
     known: dict[bytes, str] = {}  # many symbols may share one name of a megabyte: it becomes one string
     for relocation, table in tls_relocations(elf).tpoff:
-        addend = _stored_addend(elf, relocation) if _in_place(elf, table) else relocation.addend
+        addend = _addend(elf, relocation, table)
         where = (relocation.symbol, addend)
         if where not in targets:
             targets[where] = _target(elf, relocation.symbol, addend, known)
@@ -98,6 +105,18 @@ def triggers_into(user: Elf, provider: Elf) -> tuple[Trigger, ...]:
             whose = variables.owner(aliases).name if aliases else variables.library
             result.append(one.but(owner=whose))
     return tuple(result)
+
+
+def target(elf: Elf, relocation: Relocation, table: str, known: dict[bytes, str]) -> tuple[str | None, int | None]:
+    """Return (symbol name, offset in the own segment) of what a relocation of `table` is about.
+
+    The offset is None for another module's variable. `known` keeps the names that were decoded already.
+    """
+    return _target(elf, relocation.symbol, _addend(elf, relocation, table), known)
+
+
+def _addend(elf: Elf, relocation: Relocation, table: str) -> int:
+    return _stored_addend(elf, relocation) if _in_place(elf, table) else relocation.addend
 
 
 def _target(elf: Elf, symbol: int, addend: int, known: dict[bytes, str]) -> tuple[str | None, int | None]:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 COMMANDS: dict[str, str] = {
     "check": "would these loads succeed, in this order, in that process, and if not: why, who, what cures it",
-    "tls": "whose bytes are in the TLS segment, and which relocations force it into the static block",
+    "tls": "whose bytes are in the TLS segment, and which code forces it into the static block",
     "tree": "which objects come along, found where and why; which are missing, tried where",
     "capture": "which facts of a host does a check in it need, written as a profile for other machines",
     "unresolved": "which symbols and versions does nothing define in the load set of each file, as ldd -r lists them",
@@ -117,6 +117,8 @@ def build(command: str | None) -> argparse.ArgumentParser:
     elif command == "tls":
         parser.add_argument("files", metavar="FILE", nargs="*", help="ELF files")
         parser.add_argument("--sysroot", metavar="DIR", help="look everything up inside DIR, as chroot would")
+        told = "do not look for the instructions that use the relocations: much faster on big files"
+        parser.add_argument("--no-code", dest="code", action="store_false", help=told)
     elif command == "floor":
         told = "libraries and programs, each with what comes with it; directories and archives are walked"
         parser.add_argument("files", metavar="FILE", nargs="*", help=told)

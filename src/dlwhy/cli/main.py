@@ -200,7 +200,7 @@ def _reports(command: str, arguments: Arguments) -> Generator[Report]:
 
     if command == "tls":
         if arguments.files:
-            yield api.tls(arguments.files, sysroot=arguments.sysroot)
+            yield api.tls(arguments.files, sysroot=arguments.sysroot, code=arguments.code)
         return
     if command == "floor":
         floors = api.floor(arguments.files)

@@ -675,6 +675,16 @@ class StaticSymbols:
         names_size = min(self._strings.size, self._elf.view.size) if self._strings else 0
         return tls_symbols(self._elf, self._pieces(section.offset, section.size), self.name_at, names_size)
 
+    def pieces(self) -> Iterator[tuple[int, bytearray]]:
+        """Yield (index of the first symbol, bytes) piece by piece; a piece is void when the next one is asked for.
+
+        Raises `OutOfBounds` when the table leaves the file.
+        """
+        section = self._section
+        if section is None or section.entsize not in (0, self._elf.layout.sym.size):
+            return iter(())
+        return self._pieces(section.offset, section.size)
+
     def _pieces(self, offset: int, size: int) -> Iterator[tuple[int, bytearray]]:
         """The table piece by piece, all through one buffer: that of a compiler's own library has many megabytes."""
         view, step = self._elf.view, self._elf.layout.sym.size

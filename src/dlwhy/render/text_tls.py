@@ -6,14 +6,19 @@ from dlwhy.render.style import LABEL, bar, block, columns, count, label, pad, pa
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dlwhy.render.style import Piece, Style
     from dlwhy.report import TlsFile, TlsObject, TlsReport, Trigger
 
 _MANY = 6
 """Owners and variables shown without -v; the rest is one line."""
 _NAME = 32
-"""Columns of a name in a table at most."""
+"""Columns of a name in a table, or of one in a row of names, at most."""
 _BAR = 20
+_FUNCTIONS = 3
+_OWNERS = 3
+"""Functions and owners of code shown without -v."""
 
 
 def tls(report: TlsReport, style: Style) -> str:
@@ -48,6 +53,10 @@ def _file(one: TlsFile, style: Style) -> list[str]:
     lines += triggers(one.triggers, style, one.path)
     if one.tls is not None:
         lines += bulk(one.tls, style)
+    lines += accesses(one, style)
+    for finding in one.findings:
+        lines += block(style, finding.severity, f"{finding.message} [{finding.rule}]")
+    if one.tls is not None:
         lines += origins(one.tls, style)
         if style.verbose:
             lines += _variables(one.tls, style)
@@ -61,7 +70,8 @@ def triggers(found: tuple[Trigger, ...], style: Style, object_: str) -> list[str
     for index, one in enumerate(shown):
         variable = one.variable or "a variable without a name"
         whose = f"{one.owner} ({variable})" if one.owner != variable else variable
-        places = count(one.relocations, "relocation") if one.accesses is None else f"{one.accesses} accesses"
+        places = f"{one.accesses} access{'es' * (one.accesses > 1)}" if one.accesses else ""
+        places = places or count(one.relocations, "relocation")
         pieces: list[Piece] = [
             (shortened(whose, room(style), style), ()), (f"initial-exec: {places}, {one.relocation}", ()),
         ]  # fmt: skip
@@ -69,13 +79,55 @@ def triggers(found: tuple[Trigger, ...], style: Style, object_: str) -> list[str
             pieces.append((f"in {one.object}", ("bold",)))
         painted = label(style, "" if index else "trigger", "red")
         lines += parts(style, " " * LABEL, " " * (LABEL + 2), pieces, painted)
-        if one.functions and style.verbose:
-            lines += [" " * (LABEL + 2) + style.paint(f"in {name}", "dim") for name in one.functions]
+        lines += _code(one, style)
     if len(found) > len(shown):
         lines.append(" " * LABEL + style.paint(f"and {len(found) - len(shown)} more (-v)", "dim"))
     if any(one.own or one.object != object_ for one in found):
         what = "it" if len(found) == 1 else "them"
         lines += block(style, "", f"without {what} the segment would be dynamic", paint="dim")
+    return lines
+
+
+def _code(one: Trigger, style: Style) -> list[str]:
+    """Return whose code has the accesses, when it is another's than the variable, and in which functions."""
+    lines: list[str] = []
+    if one.functions_total is None:
+        return lines
+    whose = [f"{user.owner} {user.accesses}" for user in one.users if style.verbose or user.owner != one.owner]
+    if whose:
+        lines += block(style, "", f"by {_some(whose, _OWNERS, style)}", paint="dim")
+    if one.functions:
+        hidden = one.functions_total - len(one.functions)
+        lines += block(style, "", f"in {_some(one.functions, _FUNCTIONS, style, hidden)}", paint="dim")
+    if one.rewritable and style.verbose:
+        told = f"{one.rewritable} of them GNU ld may have made of dynamic ones: only object files tell which was first"
+        lines += block(style, "", told, paint="dim")
+    return lines
+
+
+def _some(names: Sequence[str], most: int, style: Style, hidden: int = 0) -> str:
+    """Return the first names and how many more there are."""
+    shown = names if style.verbose else [shortened(name, _NAME, style) for name in names[:most]]
+    more = len(names) - len(shown) + hidden
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def accesses(found: TlsFile, style: Style) -> list[str]:
+    """Return how often the code uses each access model, and with -v by variable."""
+    if found.searched is None or not found.accesses:
+        return []
+    totals: dict[str, int] = {}
+    for one in found.accesses:
+        totals[one.model] = totals.get(one.model, 0) + one.sites
+    told = ", ".join(f"{number} {model}" for model, number in totals.items())
+    lines = block(style, "code", f"{told}: all accesses in {count(found.searched, 'byte')}")
+    if style.verbose:
+        digits = max(len(str(one.sites)) for one in found.accesses)
+        for one in found.accesses:
+            what = one.variable or (
+                "the whole segment" if one.model == "local-dynamic" else "a variable without a name"
+            )
+            lines += block(style, "", f"{one.sites:>{digits}}  {one.model}  {what}", paint="dim")
     return lines
 
 

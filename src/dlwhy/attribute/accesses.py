@@ -1,0 +1,178 @@
+"""From access sites to words: which code uses which variable, how, and whose code it is.
+
+The code behind an initial-exec relocation is the trigger's evidence. GNU ld makes initial-exec accesses of others to
+the same variable, so functions are said to access it; which of them was initial-exec before the link, only object files
+tell.
+"""
+
+from __future__ import annotations
+
+from dlwhy.attribute.functions import locate
+from dlwhy.attribute.owners import FOREIGN, RUNTIME, names, owner, package
+from dlwhy.attribute.sites import MODELS
+from dlwhy.attribute.slots import TPOFF
+from dlwhy.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dlwhy.attribute.functions import Function
+    from dlwhy.attribute.owners import Owner
+    from dlwhy.attribute.sites import Sites
+    from dlwhy.attribute.triggers import Trigger
+    from dlwhy.attribute.variables import Variables
+    from dlwhy.elf.file import Elf
+
+SHOWN = 100
+"""Functions that are named for one trigger; of the others only the number is told."""
+
+
+class Access(Record):
+    """How the code of one object reaches one variable."""
+
+    owner: str | None
+    """Whose the variable is; None of local-dynamic accesses, which serve all variables of the object."""
+    variable: str | None
+    offset: int | None
+    """Bytes from the start of the segment, as the slot or the instruction says; None for another module's variable."""
+    model: str
+    """initial-exec, TLSDESC, general-dynamic, local-dynamic or local-exec."""
+    sites: int
+    """Places in the code."""
+    rewritable: int
+    """Of initial-exec: places that GNU ld writes for general-dynamic and TLSDESC accesses too."""
+
+
+class User(Record):
+    """Code of one owner that uses a trigger's variable."""
+
+    owner: str
+    kind: str
+    accesses: int
+    evidence: str
+
+
+def explained(elf: Elf, triggers: Iterable[Trigger], found: Sites, library: str) -> tuple[Trigger, ...]:
+    """Return the triggers with the code behind them. `library` is what the object is called."""
+    if found.missing is not None:
+        return tuple(triggers)
+    by_target: dict[tuple[str | None, int | None], list[int]] = {}
+    unsure: dict[tuple[str | None, int | None], int] = {}
+    for site in found.found:
+        slot = found.slots.get(site.slot) if site.model.startswith("initial-exec") else None
+        if slot is not None and slot.kind == TPOFF:
+            key = (slot.symbol, slot.offset)
+            by_target.setdefault(key, []).append(site.address)
+            unsure[key] = unsure.get(key, 0) + (site.model == "initial-exec?")
+    functions = locate(elf, (address for places in by_target.values() for address in places))
+    owners: dict[Function | None, Owner] = {}
+    result = []
+    for one in triggers:
+        key = (one.symbol, one.offset)
+        told = _explained(one, by_target.get(key, []), functions, owners, library)
+        if told.variable is None and told.own and told.users and told.users[0].kind == "go":
+            # All that Go's compiler makes thread-local is the pointer to the running goroutine (cmd/internal/obj).
+            told = told.but(owner=RUNTIME, variable="runtime.tlsg")
+        result.append(told.but(rewritable=unsure.get(key, 0)))
+    return tuple(result)
+
+
+def _explained(
+    one: Trigger,
+    places: list[int],
+    functions: dict[int, Function],
+    owners: dict[Function | None, Owner],
+    library: str,
+) -> Trigger:
+    counts: dict[Function | None, int] = {}
+    for address in places:
+        function = functions.get(address)
+        counts[function] = counts.get(function, 0) + 1
+    users: dict[tuple[str, str], User] = {}
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0].start if item[0] else 0))
+    for function, number in ordered:
+        if function not in owners:
+            owners[function] = _whose(function, library)
+        name, kind, evidence = owners[function]
+        before = users.get((name, kind))
+        users[name, kind] = User(name, kind, number + (before.accesses if before else 0), evidence)
+    shown = [function for function, _ in ordered[:SHOWN]]
+    titles = names({function.name for function in shown if function and function.name})
+    return one.but(
+        accesses=len(places),
+        functions=tuple(dict.fromkeys(_title(function, titles) for function in shown)),
+        functions_total=len(counts),
+        users=tuple(sorted(users.values(), key=lambda user: (-user.accesses, user.owner))),
+    )
+
+
+def _title(function: Function | None, titles: dict[str, str]) -> str:
+    if function is None:
+        return "code outside every known function"
+    if not function.name:
+        return f"function at {function.start:#x}"
+    return function.name if function.source == ".gopclntab" else titles[function.name]
+
+
+def _whose(function: Function | None, library: str) -> Owner:
+    """Return whose a function is: as with a variable, but for Go, whose own table writes the import path."""
+    if function is None or function.name is None:
+        return owner("", None, ".eh_frame", library).but(evidence="code of this object, no name")
+    if function.source == ".gopclntab":
+        return package(function.name)
+    return owner(function.name, function.unit, function.source, library)
+
+
+def accesses(found: Sites, variables: Variables) -> tuple[Access, ...]:
+    """Return by which models each variable is reached, the object's own by offset first, then other modules'."""
+    models: dict[tuple[str | None, int | None, bool], dict[str, int]] = {}
+    size = variables.ledger.memsz
+    for site in found.found:
+        slot = found.slots.get(site.slot) if site.model != "local-exec" else None
+        if site.model == "local-dynamic":
+            key: tuple[str | None, int | None, bool] = (None, None, True)
+        elif slot is not None:
+            key = (slot.symbol, slot.offset, False)
+        else:
+            key = _direct(site.slot, variables, size)
+        counts = models.setdefault(key, {})
+        counts[site.model] = counts.get(site.model, 0) + 1
+    symbols = {key: _written(key, variables) for key in models}
+    titles = names({name for name in symbols.values() if name})
+    result = []
+    for key, counts in models.items():
+        written = symbols[key]
+        unsure = counts.pop("initial-exec?", 0)
+        if unsure:
+            counts["initial-exec"] = counts.get("initial-exec", 0) + unsure
+        whose, title = _owner(key, variables), titles[written] if written else None
+        result += [
+            Access(whose, title, key[1], model, counts[model], unsure if model == "initial-exec" else 0)
+            for model in MODELS
+            if model in counts
+        ]
+    return tuple(sorted(result, key=lambda one: (one.offset is None, one.offset or 0, one.variable or "", -one.sites)))
+
+
+def _owner(key: tuple[str | None, int | None, bool], variables: Variables) -> str | None:
+    """Return whose a variable is; None for the module as a whole."""
+    symbol, offset, module = key
+    if module:
+        return None
+    if offset is not None:
+        aliases = variables.at(offset)
+        return variables.owner(aliases).name if aliases else variables.library
+    return owner(symbol, None, ".dynsym", FOREIGN).name if symbol else FOREIGN
+
+
+def _direct(offset: int, variables: Variables, size: int) -> tuple[str | None, int | None, bool]:
+    """Return the target of a local-exec access: the start of the variable that it lies in."""
+    aliases = variables.at(offset) if 0 <= offset < size else ()
+    return (None, aliases[0].offset if aliases else offset, False)
+
+
+def _written(key: tuple[str | None, int | None, bool], variables: Variables) -> str | None:
+    symbol, offset, _ = key
+    aliases = variables.at(offset) if offset is not None else ()
+    return aliases[0].name if aliases else symbol
