@@ -32,6 +32,8 @@ complete -c dlwhy -n '__fish_seen_subcommand_from check' -F
 complete -c dlwhy -n '__fish_seen_subcommand_from tls' -s h -l help -d 'show this help message and exit'
 complete -c dlwhy -n '__fish_seen_subcommand_from tls' -l sysroot -x -a '(__fish_complete_directories)' -d 'look everything up inside DIR, as chroot would'
 complete -c dlwhy -n '__fish_seen_subcommand_from tls' -l no-code -d 'do not look for the instructions that use the relocations'
+complete -c dlwhy -n '__fish_seen_subcommand_from tls' -l debug-dir -x -a '(__fish_complete_directories)' -d 'look for separate debug files in DIR before /usr/lib/debug (repeatable)'
+complete -c dlwhy -n '__fish_seen_subcommand_from tls' -l map -r -F -d 'the map that the linker (GNU ld, gold, lld or mold) wrote of the one FILE'
 complete -c dlwhy -n '__fish_seen_subcommand_from tls' -l format -x -a 'text json' -d 'default'
 complete -c dlwhy -n '__fish_seen_subcommand_from tls' -s o -x -d 'write FORMAT to PATH as well (repeatable)'
 complete -c dlwhy -n '__fish_seen_subcommand_from tls' -l color -x -a 'auto always never' -d 'NO_COLOR is honoured'

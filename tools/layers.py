@@ -22,7 +22,7 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
         "bytes → facts",
         (
             "elf", "elf.constants", "elf.records", "elf.machine", "elf.dynamic", "elf.symbols", "elf.versions",
-            "elf.file", "elf.relocs", "elf.tls",
+            "elf.file", "elf.notes", "elf.relocs", "elf.tls",
         ),
     ),
     "L2": (
@@ -43,7 +43,8 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
         (
             "hosts", "hosts.known", "hosts.executable", "hosts.profile", "hosts.kept",
             "attribute", "attribute.rust_v0", "attribute.rust_legacy", "attribute.demangle_rust", "attribute.owners",
-            "attribute.demangle", "attribute.ledger", "attribute.variables", "attribute.triggers", "attribute.slots",
+            "attribute.demangle", "attribute.ledger", "attribute.companions", "attribute.linker_map",
+            "attribute.evidence", "attribute.variables", "attribute.triggers", "attribute.slots",
             "attribute.code_x86_64", "attribute.code_aarch64", "attribute.sites", "attribute.frames",
             "attribute.go_table", "attribute.functions", "attribute.accesses", "attribute.bill", "attribute.remarks",
             "attribute.calls",

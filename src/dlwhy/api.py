@@ -109,6 +109,12 @@ class Options(Record):
     "xeon_phi", "avx512_1"); of other machines as --cpu lists them. The one that dlwhy runs on by default."""
     interp: str | None = None
     """PT_INTERP of a `plain` host, which tells its machine; by default the first of the psABIs' that is there."""
+    code: bool = True
+    """Whether the instructions behind TLS relocations are looked for, which reads all code of a file."""
+    debug_dirs: tuple[str, ...] = ()
+    """Directories of separate debug files, searched before /usr/lib/debug; with a sysroot inside of it."""
+    map: str | None = None
+    """The linker's map of the one file."""
 
 
 def check(
@@ -211,15 +217,22 @@ def floor(files: Sequence[str | os.PathLike[str]]) -> FloorReport:
     return run([os.fspath(file) for file in files], Options())
 
 
-def tls(files: Sequence[str | os.PathLike[str]], *, sysroot: str | None = None, code: bool = True) -> TlsReport:
+def tls(
+    files: Sequence[str | os.PathLike[str]], *, sysroot: str | None = None, code: bool = True,
+    debug_dirs: Sequence[str | os.PathLike[str]] = (), map: str | os.PathLike[str] | None = None,  # noqa: A002
+) -> TlsReport:  # fmt: skip
     """Return whose bytes are in the TLS segment of each file, and which code forces it into the static block.
 
     Without `code` the instructions behind the relocations are not looked for, which reads all code of the file.
-    A file that cannot be examined has its reason in the report.
+    Names also come from separate debug files, found by build-id or `.gnu_debuglink` in `debug_dirs` and in
+    /usr/lib/debug, and from `map`, the linker's map of the only file. A file that cannot be examined, or a
+    map that cannot be opened, has its reason in the report. Raises `UsageError` for a map with several files.
     """
     from dlwhy.diagnose import tls as run
 
-    return run([os.fspath(file) for file in files], Options(sysroot=_path(sysroot)), code)
+    debug = tuple(os.fspath(one) for one in debug_dirs)
+    options = Options(sysroot=_path(sysroot), code=code, debug_dirs=debug, map=_path(map))
+    return run([os.fspath(file) for file in files], options)
 
 
 def tree(

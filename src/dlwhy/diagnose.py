@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dlwhy.api import Host, Options
 from dlwhy.elf.constants import ET_REL
-from dlwhy.errors import DlwhyError, ElfError, FilesError, UnsupportedError
+from dlwhy.errors import DlwhyError, ElfError, FilesError, UnsupportedError, UsageError
 from dlwhy.files import Files
 from dlwhy.loader.dependencies import plain_needs
 from dlwhy.loader.faults import Death, Fault, Unknown
@@ -138,12 +138,12 @@ def bill_of(elf: Elf, name: str, others: list[tuple[Elf, str]]) -> TlsObject:
     for other, shown in others:
         forced = explained(other, triggers_into(other, elf), sites(other), library_name(other))
         triggers += [_trigger(one, shown) for one in forced]
-    return _tls_object(made, name, triggers)
+    return _tls_object(made, name, tuple(triggers))
 
 
-def _tls_object(made: Bill, name: str, triggers: list[Trigger]) -> TlsObject:
+def _tls_object(made: Bill, name: str, triggers: tuple[Trigger, ...]) -> TlsObject:
     return TlsObject(
-        name, made.size, made.align, made.model, _shares(made.shares), made.padding, made.unattributed, tuple(triggers),
+        name, made.size, made.align, made.model, _shares(made.shares), made.padding, made.unattributed, triggers,
         (), _shares(made.owners), made.notes,
     )  # fmt: skip
 
@@ -244,13 +244,18 @@ def _finding(rule: str, object_: str, message: str) -> Finding:
 # -- tls ---------------------------------------------------------------------------------------------------------------
 
 
-def tls(files: list[str], options: Options, code: bool = True) -> TlsReport:
-    """Return the report of `tls`: one entry a file, in the order given; without `code` no instruction is looked at."""
+def tls(files: list[str], options: Options) -> TlsReport:
+    """Return the report of `tls`: one entry a file, in the order given.
+
+    Raises `UsageError` when one map is given for several files.
+    """
+    if options.map is not None and len(files) > 1:
+        raise UsageError("--map tells of one FILE: name no other with it")
     reader = Files(options.sysroot or "/")
     result = []
     for path in files:
         try:
-            result.append(_tls_file(path, reader, code))
+            result.append(_tls_file(path, reader, options))
         except DlwhyError as error:
             result.append(TlsFile(path, str(error), None, ()))
         finally:
@@ -258,7 +263,10 @@ def tls(files: list[str], options: Options, code: bool = True) -> TlsReport:
     return TlsReport(tuple(result))
 
 
-def _tls_file(path: str, reader: Files, code: bool) -> TlsFile:
+def _tls_file(path: str, reader: Files, options: Options) -> TlsFile:
+    from dlwhy.attribute.bill import bill
+    from dlwhy.attribute.companions import DIRECTORIES
+    from dlwhy.attribute.evidence import gather
     from dlwhy.elf.file import Elf
 
     view = reader.open(path)
@@ -275,20 +283,20 @@ def _tls_file(path: str, reader: Files, code: bool) -> TlsFile:
         return TlsFile(
             path, f"{path}: a separate debug file: it has names, but no bytes that are ever loaded", None, ()
         )
-    from dlwhy.attribute.bill import bill
-
-    made = bill(elf, code)
-    shown = _tls_object(made, path, [_trigger(one, path) for one in made.triggers])
+    evidence = gather(elf, reader, (*options.debug_dirs, *DIRECTORIES), options.map)
+    made = bill(elf, evidence, options.code)
+    shown = _tls_object(made, path, tuple(_trigger(one, path) for one in made.triggers))
     accesses = tuple(Access(*one) for one in made.accesses)
     findings = _tls_findings(elf, made, path)
-    return TlsFile(path, None, shown if shown.size else None, shown.triggers, accesses, made.searched, findings)
+    return TlsFile(path, None, shown if made.size else None, shown.triggers, accesses, made.searched, findings)
 
 
 def _tls_findings(elf: Elf, made: Bill, path: str) -> tuple[Finding, ...]:
-    """What the code behind the relocations shows beyond the bill."""
+    """What was found out about the evidence, and what the code behind the relocations shows beyond the bill."""
     from dlwhy.attribute.remarks import remarks
 
-    return tuple(_finding(rule, path, message) for rule, message in remarks(elf, made))
+    found = [(one.rule, one.message) for one in made.remarks] + list(remarks(elf, made))
+    return tuple(_finding(rule, path, message) for rule, message in found)
 
 
 # -- tree --------------------------------------------------------------------------------------------------------------

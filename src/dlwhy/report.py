@@ -70,7 +70,8 @@ VALUES: dict[str, dict[str, str]] = {
         "crate": "a Rust crate, told by the mangled name or the codegen unit",
         "namespace": "a C++ namespace, told by the mangled name",
         "go": "the Go runtime, or of code a Go package",
-        "unit": "a source file, told by its file symbol",
+        "archive": "a static library, told by the linker's map",
+        "unit": "a source file, told by its file symbol, or an object file, told by the linker's map",
         "library": "the library itself: nothing tells more",
     },
     "State": {
@@ -267,7 +268,7 @@ class Share(Record):
     variable: str | None
     """The variable, demangled; of several the largest. None without a name."""
     unit: str | None
-    """The source file or codegen unit, where the file tells it."""
+    """The source file, codegen unit, object or archive member, where the file or the linker's map tells it."""
     evidence: str
     """The fact that the owner follows from."""
 
@@ -500,7 +501,7 @@ class TlsFile(Record):
     searched: int | None = None
     """Bytes of code that were searched; None when the code was not searched."""
     findings: tuple[Finding, ...] = ()
-    """What is worth knowing about the file."""
+    """What else is worth knowing: evidence that was not believed or not read, dangers that have not come true yet."""
 
 
 class TlsReport(Record):

@@ -60,6 +60,14 @@ RULES: dict[str, Rule] = {
             "not-in-current-directory", "note", "a name without a slash is searched in the loader's lists only",
             "dlopen(3)",
         ),
+        Rule(
+            "other-build", "warning", "a debug file or linker map is of another build, and is not believed",
+            "GDB manual, Separate Debug Files; ld(1), -Map",
+        ),
+        Rule(
+            "unread-evidence", "note", "a file that could have told names is damaged or of an unknown kind",
+            "gABI ch. 4; GDB manual, MiniDebugInfo",
+        ),
     )
 }  # fmt: skip
 """Rule name -> rule."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dlwhy.attribute.ledger import TAIL, Ledger, Variable, balance
+from dlwhy.attribute.ledger import TAIL, Claims, Ledger, Variable, balance
 
 sizes = st.one_of(st.integers(0, 64), st.integers(0, 1 << 64))
 variables = st.lists(
@@ -47,6 +47,26 @@ class TestSum:
             end = line.offset + line.bytes
         assert end <= memsz
 
+    @given(st.integers(0, 400), variables, sections, st.booleans(), st.lists(variables, max_size=3), st.booleans())
+    def test_weaker_sources(
+        self, memsz: int, given_: list[Variable], where: list[tuple[int, int]], complete: bool,
+        more: list[list[Variable]], whole: bool,
+    ) -> None:  # fmt: skip
+        """Weaker sources only speak of what was unattributed without them, and the sum stays."""
+        plain = balance(memsz, 0x1000, 64, given_, where, complete)
+        claims = [Claims(tuple(one), whole) for one in more]
+        ledger = balance(memsz, 0x1000, 64, given_, where, complete, claims)
+        assert sum(line.bytes for line in ledger.lines) + ledger.padding + ledger.unattributed == memsz
+        assert set(plain.lines) <= set(ledger.lines)
+        assert ledger.padding >= plain.padding and ledger.unattributed <= plain.unattributed
+        end = 0
+        for line in ledger.lines:
+            assert line.bytes > 0 and line.offset >= end
+            end = line.offset + line.bytes
+        assert end <= memsz
+        if not whole:
+            assert sum(high - low for low, high in ledger.unnamed) == ledger.unattributed
+
     @given(st.integers(0, 400), variables, sections, st.booleans())
     def test_lines_are_the_union(
         self, memsz: int, given_: list[Variable], where: list[tuple[int, int]], complete: bool
@@ -82,8 +102,10 @@ class TestPadding:
     @given(st.integers(1, 400), st.booleans(), st.sampled_from([1, 8, 64]))
     def test_a_segment_without_a_variable_is_unattributed(self, memsz: int, complete: bool, align: int) -> None:
         """A segment in which nothing is known is not padding, however small."""
-        assert balance(memsz, 0x1000, align, [], [(0x1000, memsz)], complete) == Ledger(memsz, (), 0, memsz)
-        assert balance(memsz, 0x1000, align, [], [], complete) == Ledger(memsz, (), 0, memsz)
+        assert balance(memsz, 0x1000, align, [], [(0x1000, memsz)], complete) == Ledger(
+            memsz, (), 0, memsz, ((0, memsz),)
+        )
+        assert balance(memsz, 0x1000, align, [], [], complete) == Ledger(memsz, (), 0, memsz, ((0, memsz),))
 
     @given(
         st.lists(

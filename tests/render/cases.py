@@ -21,12 +21,13 @@ class Case(NamedTuple):
     libc: str | None = None
     verbose: bool = False
     cpu: str | None = None
+    map: str | None = None
 
     def ask(self, system: System) -> CheckReport | TlsReport | TreeReport | UnresolvedReport:
         """Return the report."""
         root = str(system.root)
         if self.command == "tls":
-            return dlwhy.tls(self.words, sysroot=root)
+            return dlwhy.tls(self.words, sysroot=root, map=self.map)
         env = dict(self.env)
         host = (
             dlwhy.Host.plain(env) if self.host == "plain"
@@ -92,6 +93,8 @@ CASES: dict[str, Case] = {
     "unknown": _check("/app/libgood.so", libc="glibc-2.99"),
     "loader-notice": _check("/app/libgood.so", env=(("LD_PRELOAD", "/app/nothing.so"),)),
     "tls": Case("tls", ("/app/index.node", "/app/libmixed.so", "/app/libgood.so", "/app/libuser.so", "/app/notes.txt")),
+    "tls-no-map": Case("tls", ("/app/libmixed.so",), map="/app/notes.txt"),
+    "tls-other-map": Case("tls", ("/app/libmixed.so",), map="/app/other.map"),
     "tls-verbose": Case("tls", ("/app/libmixed.so",), verbose=True),
     "tree": Case("tree", ("/app/tree/top.so",)),
     "tree-verbose": Case("tree", ("/app/tree/top.so",), verbose=True),

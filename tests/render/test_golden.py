@@ -93,6 +93,6 @@ def test_every_finding_has_a_case() -> None:
     shown = set()
     for path in GOLDEN.glob("*.json"):
         report = json.loads(path.read_text("utf-8"))
-        for one in (report, *report.get("files", ())):
-            shown |= {finding["rule"] for finding in one.get("findings", ())}
+        for part in (report, *report.get("files", ())):
+            shown |= {one["rule"] for one in part.get("findings", ())}
     assert set(RULES) - shown == set(elsewhere)

@@ -7,7 +7,8 @@ it of one byte, that is accessed as initial-exec.
 from __future__ import annotations
 
 from dlwhy.attribute.accesses import accesses, explained
-from dlwhy.attribute.owners import names
+from dlwhy.attribute.evidence import NONE
+from dlwhy.attribute.owners import names, shown
 from dlwhy.attribute.sites import sites
 from dlwhy.attribute.triggers import Trigger, triggers
 from dlwhy.attribute.variables import collect, unit
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dlwhy.attribute.accesses import Access
+    from dlwhy.attribute.companions import Remark
+    from dlwhy.attribute.evidence import Evidence
+    from dlwhy.attribute.ledger import Line
     from dlwhy.attribute.variables import Variables
     from dlwhy.elf.file import Elf
 
@@ -29,12 +33,12 @@ class Share(Record):
 
     owner: str
     kind: str
-    """crate, namespace, go, unit or library."""
+    """crate, namespace, go, archive, unit or library."""
     bytes: int
     variable: str | None
     """Demangled; in `Bill.owners` None when no single variable has half of the owner's bytes."""
     unit: str | None
-    """The source file or codegen unit that the symbol table names, as written; None where it cannot be trusted."""
+    """The source file, codegen unit, object or archive member that is named, as written; None where none is trusted."""
     evidence: str
 
 
@@ -59,25 +63,27 @@ class Bill(Record):
     """Whether a full symbol table was seen: then only padding can be without a name."""
     notes: tuple[str, ...]
     """What could not be read, one sentence each."""
+    remarks: tuple[Remark, ...] = ()
+    """What was found out about evidence that is not the object's own."""
     accesses: tuple[Access, ...] = ()
     """How the code reaches each variable; empty when it was not searched."""
     searched: int | None = None
     """Bytes of code that were searched; None when the code was not searched."""
 
 
-def bill(elf: Elf, code: bool = True) -> Bill:
+def bill(elf: Elf, evidence: Evidence = NONE, code: bool = True) -> Bill:
     """Return the bill of an object, also of one without a TLS segment (its size is 0, and it may have triggers).
 
     Without `code` the instructions behind the relocations are not looked for. Raises `ElfError` when headers or
     relocation tables leave the file. A damaged `.symtab` only costs names; `notes` tells.
     """
-    variables = collect(elf)
+    variables = collect(elf, evidence)
     ledger = variables.ledger
     shares = _shares(variables)
     align = elf.tls.align if elf.tls else 0
     made = Bill(
         elf.path, ledger.memsz, align, "+".join(models(elf)) or "none", shares, ledger.padding, ledger.unattributed,
-        triggers(elf, variables), by_owner(shares), variables.complete, variables.notes,
+        triggers(elf, variables), by_owner(shares), variables.complete, variables.notes, variables.remarks,
     )  # fmt: skip
     return _with_code(made, elf, variables) if code else made
 
@@ -125,18 +131,30 @@ def _order(share: Share) -> tuple[int, str, str]:
 def _shares(variables: Variables) -> tuple[Share, ...]:
     """Return one share per variable; the parts of one `thread_local!` (value and state) are one variable."""
     lines = variables.ledger.lines
-    titles = names({line.variables[0].name for line in lines})
-    merged: dict[tuple[str, str, str, str | None], Share] = {}
-    counts: dict[tuple[str, str, str, str | None], int] = {}
+    titles: dict[str, str | None] = dict(names({line.variables[0].name for line in lines} - {""}))
+    merged: dict[tuple[str, str, str | None, str | None], Share] = {}
+    counts: dict[tuple[str, str, str | None, str | None], int] = {}
     for line in lines:
-        whose = variables.owner(line.variables)
-        title = titles[line.variables[0].name]
-        file = unit(line.variables)
-        key = (whose.name, whose.kind, title, file)
-        share = merged.get(key) or Share(whose.name, whose.kind, 0, title, file, whose.evidence)
-        merged[key] = share.but(bytes=share.bytes + line.bytes)
+        share = _share(line, variables, titles.get(line.variables[0].name))
+        key = (share.owner, share.kind, share.variable, share.unit)
+        known = merged.get(key)
+        merged[key] = share if known is None else known.but(bytes=known.bytes + share.bytes)
         counts[key] = counts.get(key, 0) + 1
     for key, count in counts.items():
         if count > 1:
-            merged[key] = merged[key].but(evidence=f"{merged[key].evidence}, {count} symbols")
+            merged[key] = merged[key].but(
+                evidence=f"{merged[key].evidence}, {count} {'symbols' if key[2] else 'pieces'}"
+            )
     return tuple(sorted(merged.values(), key=_order))
+
+
+def _share(line: Line, variables: Variables, title: str | None) -> Share:
+    whose = variables.owner(line.variables)
+    file = unit(line.variables)
+    evidence = whose.evidence
+    origin = variables.origin(line.offset)
+    if origin is not None and variables.map is not None:
+        file = file or shown(origin)
+        where = f"{shown(origin.rpartition('/')[2])} in the {variables.map.linker} map"
+        evidence = f"{evidence}, {where}" if evidence else where
+    return Share(whose.name, whose.kind, line.bytes, title, file, evidence)

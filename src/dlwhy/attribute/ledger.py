@@ -33,9 +33,9 @@ class Variable(Record):
     name: str
     """As written in the symbol table."""
     source: str
-    """Where the name comes from: `.symtab` or `.dynsym`."""
+    """Where the name comes from: `.symtab`, `.dynsym`, or a weaker source by a few words."""
     unit: str | None
-    """The STT_FILE symbol before it, as written."""
+    """The STT_FILE symbol before it, as written; of a weaker source what it names as the source file or object."""
 
 
 class Line(Record):
@@ -57,6 +57,17 @@ class Ledger(Record):
     """In order of offset."""
     padding: int
     unattributed: int
+    unnamed: tuple[tuple[int, int], ...] = ()
+    """The (start, end) of the bytes counted as unattributed, in order."""
+
+
+class Claims(Record):
+    """What one weaker source says of bytes that no symbol covers."""
+
+    variables: tuple[Variable, ...]
+    """Variables, or pieces of an object file (a section without a name of its own: then `Variable.name` is empty)."""
+    whole: bool
+    """Whether these are all there are: then what lies between them, and alignment explains it, is padding."""
 
 
 def balance(
@@ -66,48 +77,106 @@ def balance(
     variables: Iterable[Variable],
     sections: Sequence[tuple[int, int]] = (),
     complete: bool = False,
+    weaker: Sequence[Claims] = (),
 ) -> Ledger:
     """Return the ledger of a TLS segment of `memsz` bytes linked at `vaddr` with alignment `align`.
 
     `sections` are the (address, size) of the SHF_TLS sections, empty when not known. `complete` says whether
-    `variables` come from a full symbol table, so that what no variable covers is not merely unnamed.
+    `variables` come from a full symbol table, so that what no variable covers is not merely unnamed. `weaker` are
+    further sources, the best first; each says something of those bytes only that all before it leave without a name.
     """
     covered = _merged((address - vaddr, size) for address, size in sections) if len(sections) <= MAX_SECTIONS else []
     covered = _clipped(covered, 0, memsz)
-    lines = []
-    padding = unattributed = position = 0
-    for group in _aliases(variables, memsz):
+    lines, gaps = _sweep(_aliases(variables, memsz), 0, memsz)
+    padding = 0
+    unnamed: list[tuple[int, int]] = []
+    for start, end in gaps:
+        need = max(TAIL, align) if end == memsz else _alignment(vaddr + end, align)
+        pad = _padding(start, end, covered, need, align, complete)
+        padding += sum(high - low for low, high in pad)
+        unnamed += _without(start, end, pad)
+    for claims in weaker:
+        groups = _aliases(claims.variables, memsz, unnamed_too=True)
+        more, unnamed = _fill(groups, unnamed)
+        lines += more
+        if claims.whole and groups:
+            left = [piece for piece in unnamed if piece[1] - piece[0] >= max(TAIL, align)]
+            padding += sum(high - low for low, high in unnamed) - sum(high - low for low, high in left)
+            unnamed = left
+    lines.sort(key=lambda line: line.offset)
+    unattributed = sum(high - low for low, high in unnamed)
+    assert sum(line.bytes for line in lines) + padding + unattributed == memsz
+    return Ledger(memsz, tuple(lines), padding, unattributed, tuple(unnamed))
+
+
+def _sweep(
+    groups: list[tuple[Variable, ...]], low: int, high: int, first: int = 0
+) -> tuple[list[Line], list[tuple[int, int]]]:
+    """Go over [low, high) once; the lines of what covers it first, and the (start, end) of what nothing covers.
+
+    No group before number `first` reaches into it.
+    """
+    lines, gaps = [], []
+    position = low
+    for index in range(first, len(groups)):
+        group = groups[index]
         start = group[0].offset
+        if start >= high or position >= high:
+            break
         if start > position:
-            pad = _padding(position, start, covered, _alignment(vaddr + start, align), align, complete)
-            padding += pad
-            unattributed += start - position - pad
+            gaps.append((position, start))
             position = start
-        end = min(start + group[0].size, memsz)
+        end = min(start + group[0].size, high)
         if end > position:
             lines.append(Line(position, end - position, group))
             position = end
-    if memsz > position:
-        pad = _padding(position, memsz, covered, max(TAIL, align), align, complete)
-        padding += pad
-        unattributed += memsz - position - pad
-    assert sum(line.bytes for line in lines) + padding + unattributed == memsz
-    return Ledger(memsz, tuple(lines), padding, unattributed)
+    if high > position:
+        gaps.append((position, high))
+    return lines, gaps
 
 
-def _aliases(variables: Iterable[Variable], memsz: int) -> list[tuple[Variable, ...]]:
+def _fill(
+    groups: list[tuple[Variable, ...]], pieces: list[tuple[int, int]]
+) -> tuple[list[Line], list[tuple[int, int]]]:
+    """Write `groups` into disjoint `pieces`, both in order; the lines, and what of the pieces is left."""
+    lines: list[Line] = []
+    left: list[tuple[int, int]] = []
+    ends: list[int] = []  # how far the groups up to each one reach
+    for group in groups:
+        ends.append(max(ends[-1] if ends else 0, group[0].offset + group[0].size))
+    first = 0
+    for low, high in pieces:
+        while first < len(groups) and ends[first] <= low:
+            first += 1
+        more, gaps = _sweep(groups, low, high, first)
+        lines += more
+        left += gaps
+    return lines, left
+
+
+def _without(start: int, end: int, pieces: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return what of [start, end) lies outside of disjoint `pieces`, which are inside it and in order."""
+    result = []
+    for low, high in pieces:
+        if low > start:
+            result.append((start, low))
+        start = high
+    return [*result, (start, end)] if end > start else result
+
+
+def _aliases(variables: Iterable[Variable], memsz: int, unnamed_too: bool = False) -> list[tuple[Variable, ...]]:
     """Return the variables inside the segment, equal (offset, size) together, by offset and longest first."""
     groups: dict[tuple[int, int], list[Variable]] = {}
     for variable in variables:
-        if variable.size > 0 and 0 <= variable.offset < memsz and variable.name:
+        if variable.size > 0 and 0 <= variable.offset < memsz and (variable.name or unnamed_too):
             groups.setdefault((variable.offset, -variable.size), []).append(variable)
     return [tuple(sorted(groups[key], key=_plainest)) for key in sorted(groups)]
 
 
-def _plainest(variable: Variable) -> tuple[bool, bool, int, int, str]:
-    """Sort key among aliases: with a unit, without version, without leading underscores, short."""
+def _plainest(variable: Variable) -> tuple[bool, bool, bool, int, int, str]:
+    """Sort key among aliases: with a name and unit, without version, without leading underscores, short."""
     name = variable.name
-    return (not variable.unit, "@" in name, len(name) - len(name.lstrip("_")), len(name), name[:256])
+    return (not name, not variable.unit, "@" in name, len(name) - len(name.lstrip("_")), len(name), name[:256])
 
 
 def _alignment(address: int, most: int) -> int:
@@ -115,25 +184,26 @@ def _alignment(address: int, most: int) -> int:
     return min(address & -address or most, max(most, 1))
 
 
-def _padding(start: int, end: int, covered: list[tuple[int, int]], align: int, most: int, complete: bool) -> int:
-    """Return how many of the bytes [start, end), which no variable covers, are surely padding.
+def _padding(
+    start: int, end: int, covered: list[tuple[int, int]], align: int, most: int, complete: bool
+) -> list[tuple[int, int]]:
+    """Return which of the bytes [start, end), which no variable covers, are surely padding, in order.
 
     `align` is what the variable behind the gap (or the end of the segment) asks for, `most` what the segment does.
     """
     limit = max(TAIL, most)
-    padding = 0
+    padding = []
     place = start
     for low, high in _clipped(covered, start, end):
-        if low - place < limit:  # between sections
-            padding += low - place
-        inside = high - low
+        if place < low < place + limit:  # between sections
+            padding.append((place, low))
         first = not low or any(low == section for section, _ in covered)  # no variable before it: no reason to pad
-        if complete and not first and inside < (align if high == end else limit):
-            padding += inside
+        if complete and not first and high - low < (align if high == end else limit):
+            padding.append((low, high))
         place = high
     if covered:
-        return padding + (end - place if end - place < limit else 0)
-    return end - start if complete and start and end - start < align else 0
+        return [*padding, (place, end)] if place < end < place + limit else padding
+    return [(start, end)] if complete and start and end - start < align else []
 
 
 def _merged(pieces: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

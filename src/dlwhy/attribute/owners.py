@@ -41,6 +41,9 @@ PREFIXES: tuple[tuple[str, str], ...] = (
 
 _GO_VARIABLES = frozenset(("runtime.tlsg", "runtime.tls_g"))
 _CODEGEN_UNIT = re.compile(r"([A-Za-z_][0-9A-Za-z_]{0,200})\.[0-9a-f]{8,32}-cgu\.\d+")
+_MEMBER = re.compile(r"(.+)\(([^()]+)\)")
+_CODEGEN_MEMBER = re.compile(r"(?:[^.]{1,200}\.)?([A-Za-z_][0-9A-Za-z_]{0,200})\.[0-9a-f]{8,32}-cgu\.\d+\.")
+_RLIB = re.compile(r"lib([A-Za-z_][0-9A-Za-z_]{0,200})-[0-9a-f]{8,32}\.rlib")
 _SAYS_NOTHING = re.compile(r"crtstuff\.c|crt[1in]\.[cSs]|<artificial>|.*\.ltrans\d*(?:\.ltrans)?\.o|cc\w{6}\.[a-z.]+")
 # _Z, special names of a variable (guard, temporary), local names and internal linkage, then a nested or std:: name
 _NAMESPACE = re.compile(r"_Z(?:G[VR])?[ZL]*(?:(N)[rVKRO]*L?)?(?:(St|S[absiod])|([1-9][0-9]{0,3}))")
@@ -56,9 +59,9 @@ class Owner(Record):
 
     name: str
     kind: str
-    """crate, namespace, go, unit (a source file) or library."""
+    """crate, namespace, go, archive, unit (a source file or object) or library."""
     evidence: str
-    """One clause naming the fact that the owner follows from."""
+    """One clause naming the fact that the owner follows from; empty when it is the place in the linker's map alone."""
 
 
 def peel(name: str) -> str:
@@ -68,10 +71,11 @@ def peel(name: str) -> str:
     return _SUFFIX.sub("", name) or name
 
 
-def owner(name: str, unit: str | None, source: str, library: str) -> Owner:
+def owner(name: str, unit: str | None, source: str, library: str, origin: str | None = None) -> Owner:
     """Return the owner of the variable `name` (as written in `source`), whose object is called `library`.
 
-    `unit` is the STT_FILE symbol before it, or None. Never fails: what nothing else claims belongs to the library.
+    `unit` is the STT_FILE symbol before it, or None; `origin` the object file or `archive(member)` that a linker's map
+    has at its place. Never fails: what nothing else claims belongs to the library.
     """
     plain = peel(name)
     if plain in _GO_VARIABLES or unit == "go.go":
@@ -87,12 +91,17 @@ def owner(name: str, unit: str | None, source: str, library: str) -> Owner:
         space = namespace(plain)
         if space:
             return Owner(space, "namespace", f"mangled name in {source}")
+    whose = origin_owner(origin) if origin else None
+    if whose is not None:
+        return whose
     if unit:
         found = _CODEGEN_UNIT.fullmatch(unit)
         if found:
             return Owner(found[1], "crate", "codegen unit in the file symbol")
         if trusted(unit):
             return Owner(shown(unit), "unit", "file symbol")
+    if origin:
+        return Owner(shown(origin.rpartition("/")[2]), "unit", "")
     return Owner(library, "library", f"defined here, by {source}")
 
 
@@ -102,6 +111,21 @@ def package(function: str) -> Owner:
     path = folder + slash + last.partition(".")[0]
     runtime = path in ("runtime", "runtime/cgo") or path.startswith(("internal/runtime/", "runtime/internal/"))
     return Owner(RUNTIME if runtime else shown(path), "go", "function name in .gopclntab")
+def origin_owner(origin: str) -> Owner | None:
+    """Return whose an archive's member is: the crate of a Rust library, the Go runtime, else the archive.
+
+    None for what is no member of an archive.
+    """
+    found = _MEMBER.fullmatch(origin)
+    if found is None:
+        return None
+    archive, member = found[1].rpartition("/")[2], found[2]
+    crate = _CODEGEN_MEMBER.match(member) or _RLIB.fullmatch(archive)
+    if crate:
+        return Owner(crate[1], "crate", "")
+    if member == "go.o":  # what cmd/link calls the object of all Go code in a c-archive
+        return Owner("Go runtime", "go", "")
+    return Owner(shown(archive), "archive", "")
 
 
 def trusted(unit: str) -> bool:

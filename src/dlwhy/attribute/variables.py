@@ -1,12 +1,14 @@
-"""The TLS variables of one object, as its symbol tables have them."""
+"""The TLS variables of one object: as its symbol tables have them, and as debug files and linker maps do."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 
+from dlwhy.attribute.companions import Remark, has_all_names
+from dlwhy.attribute.evidence import NONE, Evidence
 from dlwhy.attribute.ledger import Ledger, Variable, balance
 from dlwhy.attribute.owners import Owner, owner, trusted
-from dlwhy.elf.constants import ET_REL, SHF_TLS, SHN_UNDEF, SHT_SYMTAB, STT_FILE, STT_SECTION
+from dlwhy.elf.constants import ET_REL, SHF_TLS, SHN_UNDEF
 from dlwhy.elf.symbols import StaticSymbols
 from dlwhy.errors import ElfError
 from dlwhy.record import Record
@@ -15,14 +17,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from dlwhy.attribute.linker_map import LinkerMap
     from dlwhy.elf.file import Elf
     from dlwhy.elf.symbols import TlsSymbol
 
 _MARKER = "_TLS_MODULE_BASE_"
 """A linker's own symbol for the start of the segment: no variable."""
-_PIECE = 1024
-"""Symbols looked at in one read."""
-_FILE_OR_SECTION = bytes((STT_SECTION, STT_FILE))
 
 
 class Variables(Record):
@@ -37,6 +37,10 @@ class Variables(Record):
     """Whether a full symbol table was seen: then only padding can be without a name."""
     notes: tuple[str, ...]
     """What could not be read, one sentence each."""
+    remarks: tuple[Remark, ...] = ()
+    """What was found out about evidence that is not the object's own."""
+    map: LinkerMap | None = None
+    """The linker's map, when it is of this object."""
 
     def at(self, offset: int) -> tuple[Variable, ...]:
         """Return the variable that starts at `offset` of the segment, else the one that covers it; empty for none."""
@@ -50,7 +54,15 @@ class Variables(Record):
 
     def owner(self, aliases: tuple[Variable, ...]) -> Owner:
         """Return whose the variable is, given with its aliases."""
-        return owner(aliases[0].name, unit(aliases), aliases[0].source, self.library)
+        return owner(aliases[0].name, unit(aliases), aliases[0].source, self.library, self.origin(aliases[0].offset))
+
+    def origin(self, offset: int) -> str | None:
+        """Return the object file or archive member whose piece lies at `offset`; None without a map that tells."""
+        pieces = self.map.pieces if self.map is not None else ()
+        index = bisect_right(pieces, offset, key=lambda piece: piece.offset) - 1
+        if index < 0 or offset >= pieces[index].offset + pieces[index].size:
+            return None
+        return pieces[index].file
 
 
 def unit(aliases: tuple[Variable, ...]) -> str | None:
@@ -58,17 +70,35 @@ def unit(aliases: tuple[Variable, ...]) -> str | None:
     return next((one.unit for one in aliases if one.unit and trusted(one.unit)), None)
 
 
-def collect(elf: Elf) -> Variables:
+def collect(elf: Elf, evidence: Evidence = NONE) -> Variables:
     """Return the TLS variables of an object. Raises `ElfError` when its program headers leave the file."""
     segment = elf.tls
     if segment is None or elf.type == ET_REL:
         return Variables(library_name(elf), balance(0, 0, 0, ()), {}, False, ())
-    found, complete, notes = _read(elf)
+    found, complete, notes, remarks = _read(elf, evidence)
     sections = [(s.addr, s.size) for s in elf.sections if s.flags & SHF_TLS]
-    ledger = balance(segment.memsz, segment.vaddr, segment.align, found, sections, complete)
+    map_, more = _map(elf, evidence, found)
+    weaker = map_.claims() if map_ is not None else ()
+    ledger = balance(segment.memsz, segment.vaddr, segment.align, found, sections, complete, weaker)
     starts: dict[int, tuple[Variable, ...]] = {one.offset: (one,) for one in found if one.name}
     starts.update((line.variables[0].offset, line.variables) for line in reversed(ledger.lines))
-    return Variables(library_name(elf), ledger, starts, complete, notes)
+    return Variables(library_name(elf), ledger, starts, complete, notes, (*remarks, *more), map_)
+
+
+def _map(elf: Elf, evidence: Evidence, found: list[Variable]) -> tuple[LinkerMap | None, tuple[Remark, ...]]:
+    """Return the linker's map when it is of this object, else what is wrong with it."""
+    if evidence.map is None:
+        return None, ()
+    from dlwhy.attribute.linker_map import settled
+
+    names: dict[str, set[int]] = {}
+    for one in found:
+        names.setdefault(one.name, set()).add(one.offset)
+    known = {name: offsets.pop() for name, offsets in names.items() if len(offsets) == 1}
+    try:
+        return settled(evidence.map, elf, known), ()
+    except ElfError as error:
+        return None, (Remark("other-build", str(error)),)
 
 
 def library_name(elf: Elf) -> str:
@@ -80,38 +110,30 @@ def library_name(elf: Elf) -> str:
     return soname or elf.path.rpartition("/")[2]
 
 
-def _read(elf: Elf) -> tuple[list[Variable], bool, tuple[str, ...]]:
+def _read(elf: Elf, evidence: Evidence) -> tuple[list[Variable], bool, tuple[str, ...], tuple[Remark, ...]]:
     """Return the TLS variables, whether a full symbol table was seen, and what could not be read."""
     static = StaticSymbols(elf)
     notes: tuple[str, ...] = ()
+    remarks = evidence.remarks
     complete = False
     found = []
     try:
         found = list(_defined(static.tls(), ".symtab"))
-        complete = static.complete and _has_locals(elf)
+        complete = static.complete and has_all_names(elf)
     except ElfError as error:
         notes = (f"names are missing: {error}",)
+    for companion in () if complete else evidence.companions:
+        try:
+            more = list(_defined(StaticSymbols(companion.elf).tls(), f".symtab of {companion.label}"))
+            whole = bool(more) and has_all_names(companion.elf)
+        except ElfError as error:
+            remarks += (Remark("unread-evidence", f"names are missing: {error}"),)
+            continue
+        found = more + found
+        complete = complete or whole
     if not complete:
         found.extend(_defined(elf.symbols.tls(), ".dynsym"))
-    return found, complete, notes
-
-
-def _has_locals(elf: Elf) -> bool:
-    """Whether `.symtab` kept its local symbols: after `strip -x` it has none but those of files and sections.
-
-    Raises `ElfError` when the table leaves the file.
-    """
-    lay = elf.layout
-    step = lay.sym.size
-    place = 4 if lay.is64 else 12  # of st_info
-    for section in elf.sections:
-        if section.type == SHT_SYMTAB:  # sh_info: how many symbols are local, the null symbol counted (gABI ch. 4)
-            end = min(section.info * step, section.size)
-            for start in range(step, end, _PIECE * step):
-                infos = elf.view.read(section.offset + start, min(_PIECE * step, end - start))[place::step]
-                if infos.translate(None, _FILE_OR_SECTION):
-                    return True
-    return False
+    return found, complete, notes, remarks
 
 
 def _defined(symbols: Iterable[TlsSymbol], source: str) -> Iterable[Variable]:

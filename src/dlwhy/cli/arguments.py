@@ -119,6 +119,13 @@ def build(command: str | None) -> argparse.ArgumentParser:
         parser.add_argument("--sysroot", metavar="DIR", help="look everything up inside DIR, as chroot would")
         told = "do not look for the instructions that use the relocations: much faster on big files"
         parser.add_argument("--no-code", dest="code", action="store_false", help=told)
+        parser.add_argument(
+            "--debug-dir", metavar="DIR", action="append", default=[],
+            help="look for separate debug files in DIR before /usr/lib/debug (repeatable)",
+        )  # fmt: skip
+        parser.add_argument(
+            "--map", metavar="MAP", help="the map that the linker (GNU ld, gold, lld or mold) wrote of the one FILE"
+        )
     elif command == "floor":
         told = "libraries and programs, each with what comes with it; directories and archives are walked"
         parser.add_argument("files", metavar="FILE", nargs="*", help=told)

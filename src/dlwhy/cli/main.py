@@ -200,7 +200,8 @@ def _reports(command: str, arguments: Arguments) -> Generator[Report]:
 
     if command == "tls":
         if arguments.files:
-            yield api.tls(arguments.files, sysroot=arguments.sysroot, code=arguments.code)
+            sources = {"code": arguments.code, "debug_dirs": arguments.debug_dir, "map": arguments.map}
+            yield api.tls(arguments.files, sysroot=arguments.sysroot, **sources)
         return
     if command == "floor":
         floors = api.floor(arguments.files)

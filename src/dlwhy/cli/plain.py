@@ -28,7 +28,7 @@ def plain(words: Sequence[str]) -> SimpleNamespace | None:
     if command == "check":
         return SimpleNamespace(steps=operands, each=False, on=(), **PROCESS, **OUTPUT)
     if command == "tls":
-        return SimpleNamespace(files=operands, sysroot=None, code=True, **OUTPUT)
+        return SimpleNamespace(files=operands, sysroot=None, code=True, debug_dir=(), map=None, **OUTPUT)
     if command == "floor":
         return SimpleNamespace(files=operands, **OUTPUT)
     if command == "unresolved":

@@ -51,6 +51,8 @@ def _file(one: TlsFile, style: Style) -> list[str]:
     elif one.tls is not None:
         lines += block(style, "so", "dynamic: nothing here forces it into the static TLS block")
     lines += triggers(one.triggers, style, one.path)
+    for finding in one.findings:
+        lines += block(style, finding.severity, finding.message)
     if one.tls is not None:
         lines += bulk(one.tls, style)
     lines += accesses(one, style)

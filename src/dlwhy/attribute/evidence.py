@@ -1,0 +1,59 @@
+"""Evidence: what files beside an object, and parts of it that are read on demand, tell about its variables.
+
+Rule: an object's own full symbol table is as good as names get, so debug files are only looked for without one.
+"""
+
+from __future__ import annotations
+
+from dlwhy.attribute.companions import DIRECTORIES, Companion, Remark, companions, has_all_names
+from dlwhy.errors import ElfError
+from dlwhy.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dlwhy.attribute.linker_map import LinkerMap
+    from dlwhy.elf.file import Elf
+    from dlwhy.files import Files
+
+
+class Evidence(Record):
+    """What is known of an object beyond its own symbol tables."""
+
+    companions: tuple[Companion, ...] = ()
+    """Separate debug files and `.gnu_debugdata`, the best first."""
+    map: LinkerMap | None = None
+    """The linker's map, as it was read: whether it is of this object shows later."""
+    remarks: tuple[Remark, ...] = ()
+    """What could not be read."""
+
+
+NONE = Evidence()
+
+
+def gather(elf: Elf, files: Files, directories: Sequence[str] = DIRECTORIES, map_: str | None = None) -> Evidence:
+    """Return what files beside an object tell: its debug files in `directories`, and the linker map `map_`.
+
+    Raises `ElfError` when the program headers leave the file, and `FilesError` when the map cannot be opened.
+    """
+    if elf.tls is None:
+        return NONE
+    found: tuple[Companion, ...] = ()
+    remarks: tuple[Remark, ...] = ()
+    try:
+        bare = not has_all_names(elf)
+    except ElfError:
+        bare = True
+    if bare:
+        found, remarks = companions(elf, files, directories)
+    linker_map = None
+    if map_ is not None:
+        from dlwhy.attribute.linker_map import read_map
+
+        view = files.open(map_)
+        try:
+            linker_map = read_map(view)
+        except ElfError as error:
+            remarks += (Remark("unread-evidence", str(error)),)
+    return Evidence(found, linker_map, remarks)

@@ -1,0 +1,164 @@
+"""Names from separate debug files and from `.gnu_debugdata`, made by objcopy and xz as distributions make them."""
+
+# mypy: disable-error-code="union-attr"
+from __future__ import annotations
+
+import lzma
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+import dlwhy
+from dlwhy.attribute import companions as module
+from dlwhy.attribute.companions import companions
+from dlwhy.elf.file import read
+from dlwhy.elf.notes import build_id
+from dlwhy.files import Files
+from tests.attribute.test_bill import OTHER_C, TRIGGER_C, build
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dlwhy.report import TlsFile
+
+NAMES = {"big", "counter", "exported", "quick"}
+
+
+def run(*words: object) -> None:
+    """Run a tool; skip where it is missing."""
+    if shutil.which(str(words[0])) is None:
+        pytest.skip(f"not run: no {words[0]} here")
+    subprocess.run([str(word) for word in words], check=True)
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library with all its symbols and a build-id."""
+    return build(
+        tmp_path_factory.mktemp("full"), "libfull.so", "gcc", "-O1", "-g", "-shared", "-fPIC", "-Wl,--build-id",
+        trigger__c=TRIGGER_C, other__c=OTHER_C,
+    )  # fmt: skip
+
+
+def shipped(full: Path, folder: Path, *more: object) -> Path:
+    """Return the stripped library in a new folder, changed by objcopy's options `more`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    run("objcopy", "--strip-all", *more, full, folder / "libfull.so")
+    return folder / "libfull.so"
+
+
+def kept(full: Path, place: Path) -> Path:
+    """Write the debug file of the library at `place`."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    run("objcopy", "--only-keep-debug", full, place)
+    return place
+
+
+def asked(path: Path, *dirs: Path) -> TlsFile:
+    """Return the answer of `tls`, whose sum must be right."""
+    (found,) = dlwhy.tls([path], debug_dirs=dirs).files
+    assert found.tls is not None and found.error is None
+    assert sum(one.bytes for one in found.tls.shares) + found.tls.padding + found.tls.unattributed == found.tls.size
+    return found
+
+
+def test_by_build_id(full: Path, tmp_path: Path) -> None:
+    """The debug file that the build-id leads to names every byte, and each line says that it did."""
+    library = shipped(full, tmp_path)
+    assert asked(library).tls.unattributed > 4000
+    identity = build_id(read(Files().open(str(full))))
+    assert identity is not None
+    place = kept(full, tmp_path / "debug/.build-id" / identity[:2] / f"{identity[2:]}.debug")
+    found = asked(library, tmp_path / "debug")
+    assert {one.variable for one in found.tls.shares} == NAMES
+    assert found.tls.unattributed == 0 and found.findings == ()
+    exported = next(one for one in found.tls.shares if one.variable == "exported")
+    assert str(place) in exported.evidence
+    unstripped = asked(full).tls
+    assert [(s.variable, s.bytes, s.owner, s.unit) for s in found.tls.shares] == [
+        (s.variable, s.bytes, s.owner, s.unit) for s in unstripped.shares
+    ]
+
+
+@pytest.mark.parametrize("where", ["libfull.debug", ".debug/libfull.debug", None])
+def test_by_debuglink(full: Path, tmp_path: Path, where: str | None) -> None:
+    """`.gnu_debuglink` is followed beside the library, into `.debug`, and below a debug directory."""
+    folder = tmp_path / "lib"
+    place = folder / where if where else tmp_path / f"debug{folder}/libfull.debug"
+    kept(full, place)
+    library = shipped(full, folder, f"--add-gnu-debuglink={place}", "--remove-section=.note.gnu.build-id")
+    found = asked(library, tmp_path / "debug")
+    assert {one.variable for one in found.tls.shares} == NAMES and found.findings == ()
+    place.write_bytes(place.read_bytes() + b"\0")
+    found = asked(library, tmp_path / "debug")
+    assert [(one.rule, "checksum" in one.message) for one in found.findings] == [("other-build", True)]
+    assert {one.variable for one in found.tls.shares} == {"exported", "quick"}
+
+
+def test_inside_a_sysroot(full: Path, tmp_path: Path) -> None:
+    """With a sysroot its own /usr/lib/debug is searched, and no other."""
+    library = shipped(full, tmp_path / "opt")
+    identity = build_id(read(Files().open(str(full)))) or ""
+    kept(full, tmp_path / "usr/lib/debug/.build-id" / identity[:2] / f"{identity[2:]}.debug")
+    (found,) = dlwhy.tls(["/opt/libfull.so"], sysroot=str(tmp_path)).files
+    assert found.tls is not None and found.tls.unattributed == 0
+    assert asked(library).tls.unattributed > 4000
+
+
+def test_of_another_build(full: Path, tmp_path: Path) -> None:
+    """A debug file with another build-id under the right name is one finding, and is not believed."""
+    library = shipped(full, tmp_path)
+    other = build(
+        tmp_path, "other.so", "gcc", "-g", "-shared", "-fPIC", "-Wl,--build-id", a__c="__thread int exported;"
+    )
+    identity = build_id(read(Files().open(str(full)))) or ""
+    kept(other, tmp_path / "debug/.build-id" / identity[:2] / f"{identity[2:]}.debug")
+    found = asked(library, tmp_path / "debug")
+    (finding,) = found.findings
+    assert finding.rule == "other-build" and identity in finding.message
+    assert {one.variable for one in found.tls.shares} == {"exported", "quick"}
+
+
+def test_cut_short(full: Path, tmp_path: Path) -> None:
+    """A debug file that was cut anywhere gives names, or one finding and no names; the sum stays right."""
+    library = shipped(full, tmp_path)
+    identity = build_id(read(Files().open(str(full)))) or ""
+    place = kept(full, tmp_path / "debug/.build-id" / identity[:2] / f"{identity[2:]}.debug")
+    data = place.read_bytes()
+    for size in (0, 3, 40, 64, 200, 1000, len(data) // 2, len(data) - 1):
+        place.write_bytes(data[:size])
+        found = asked(library, tmp_path / "debug")
+        assert [one.rule for one in found.findings] == ["unread-evidence"], size
+        assert "exported" in {one.variable for one in found.tls.shares}
+
+
+def test_gnu_debugdata(full: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The symbols that `strip` left compressed in the library itself are read; damaged or too large, one finding."""
+    small = tmp_path / "mini"
+    run("objcopy", "--only-keep-debug", "--strip-debug", full, small)
+    packed = lzma.compress(small.read_bytes())
+    (tmp_path / "mini.xz").write_bytes(packed)
+    library = shipped(full, tmp_path / "a", f"--add-section=.gnu_debugdata={tmp_path / 'mini.xz'}")
+    found = asked(library)
+    assert {one.variable for one in found.tls.shares} == NAMES and found.findings == ()
+    assert any(".gnu_debugdata" in one.evidence for one in found.tls.shares)
+    for data in (packed[:-20], packed[:30] + b"\xff" * 8 + packed[38:], b"", b"no xz at all"):
+        (tmp_path / "mini.xz").write_bytes(data or b"\0")
+        library = shipped(full, tmp_path / "b", f"--add-section=.gnu_debugdata={tmp_path / 'mini.xz'}")
+        found = asked(library)
+        assert [one.rule for one in found.findings] == ["unread-evidence"]
+        assert ".gnu_debugdata" in found.findings[0].message
+    (tmp_path / "mini.xz").write_bytes(packed)
+    library = shipped(full, tmp_path / "b", f"--add-section=.gnu_debugdata={tmp_path / 'mini.xz'}")
+    monkeypatch.setattr(module, "MAX_INSIDE", 1000)
+    assert "more than 1000 bytes" in asked(library).findings[0].message
+
+
+def test_nothing_is_looked_for_without_need(full: Path) -> None:
+    """A library with its full symbol table is not searched a debug file for."""
+    files = Files()
+    assert companions(read(files.open(str(full))), files) == ((), ())
+    (found,) = dlwhy.tls([full], debug_dirs=["/nowhere"]).files
+    assert found.findings == ()
