@@ -154,7 +154,7 @@ def _share(line: Line, variables: Variables, title: str | None) -> Share:
     evidence = whose.evidence
     origin = variables.origin(line.offset)
     if origin is not None and variables.map is not None:
-        file = file or shown(origin)
+        file = file or shown(origin.rpartition("/")[2])
         where = f"{shown(origin.rpartition('/')[2])} in the {variables.map.linker} map"
         evidence = f"{evidence}, {where}" if evidence else where
     return Share(whose.name, whose.kind, line.bytes, title, file, evidence)
