@@ -16,14 +16,14 @@ _dlwhy() {
         --format) mapfile -t COMPREPLY < <(compgen -W "text json" -- "$cur"); return ;;
         --color) mapfile -t COMPREPLY < <(compgen -W "auto always never" -- "$cur"); return ;;
         --cwd|--sysroot|--library-path|--debug-dir) _dlwhy_directories; return ;;
-        --loader|--caller|--map|--with|-o) _dlwhy_files; return ;;
+        --lock|--loader|--caller|--map|--with|-o) _dlwhy_files; return ;;
         --host) _dlwhy_hosts; return ;;
         --on|--env|--libc|-o) _dlwhy_nothing; return ;;
     esac
     if [[ $cur == -* ]]; then
         case $command in
-            check) word="-h --help --each --on --host --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --cpu --format -o --color -v --verbose -q --quiet" ;;
-            tls) word="-h --help --sysroot --no-code --debug-dir --map --format -o --color -v --verbose -q --quiet" ;;
+            check) word="-h --help --each --on --lock --host --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --cpu --format -o --color -v --verbose -q --quiet" ;;
+            tls) word="-h --help --sysroot --no-code --debug-dir --map --lock --format -o --color -v --verbose -q --quiet" ;;
             tree) word="-h --help --host --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --cpu --format -o --color -v --verbose -q --quiet" ;;
             capture) word="-h --help --with --with-all -o --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --cpu" ;;
             unresolved) word="-h --help --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --cpu --format -o --color -v --verbose -q --quiet" ;;

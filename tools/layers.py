@@ -47,7 +47,7 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
             "attribute.evidence", "attribute.variables", "attribute.triggers", "attribute.slots",
             "attribute.code_x86_64", "attribute.code_aarch64", "attribute.sites", "attribute.frames",
             "attribute.go_table", "attribute.functions", "attribute.accesses", "attribute.bill", "attribute.remarks",
-            "attribute.calls",
+            "attribute.calls", "attribute.graph", "attribute.embedded", "attribute.installed",
         ),
     ),
     "L4": (
@@ -56,7 +56,10 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "L5": (
         "the one road from a question to a report, or to a profile",
-        ("diagnose", "archives", "walk", "load_sets", "matrix", "brought", "floors", "recording", "capturing"),
+        (
+            "origins", "diagnose", "archives", "walk", "load_sets", "matrix", "brought", "floors", "recording",
+            "capturing",
+        ),
     ),
     "L6": (
         "a report → text",

@@ -109,6 +109,8 @@ class Options(Record):
     "xeon_phi", "avx512_1"); of other machines as --cpu lists them. The one that dlwhy runs on by default."""
     interp: str | None = None
     """PT_INTERP of a `plain` host, which tells its machine; by default the first of the psABIs' that is there."""
+    lock: str | None = None
+    """The Cargo.lock that the files were built with (a path of this system); looked for near each file by default."""
     code: bool = True
     """Whether the instructions behind TLS relocations are looked for, which reads all code of a file."""
     debug_dirs: tuple[str, ...] = ()
@@ -120,7 +122,7 @@ class Options(Record):
 def check(
     steps: Sequence[str | os.PathLike[str]], host: Host | None = None, *, sysroot: str | None = None,
     loader: str | None = None, library_path: str | None = None, libc: str | None = None, cwd: str | None = None,
-    secure: bool = False, caller: str | None = None, cpu: str | None = None,
+    secure: bool = False, caller: str | None = None, cpu: str | None = None, lock: str | None = None,
 ) -> CheckReport:  # fmt: skip
     """Return whether these loads succeed, in this order, in one process of the host; without steps: whether it starts.
 
@@ -129,14 +131,16 @@ def check(
     """
     from dlwhy.diagnose import check as run
 
-    options = Options(_path(sysroot), _path(loader), library_path, libc, _path(cwd), secure, _path(caller), cpu)
+    options = Options(
+        _path(sysroot), _path(loader), library_path, libc, _path(cwd), secure, _path(caller), cpu, _path(lock)
+    )
     return run([os.fspath(step) for step in steps], host, options)
 
 
 def each(
     files: Sequence[str | os.PathLike[str]], host: Host | None = None, *, sysroot: str | None = None,
     loader: str | None = None, library_path: str | None = None, libc: str | None = None, cwd: str | None = None,
-    secure: bool = False, caller: str | None = None, cpu: str | None = None,
+    secure: bool = False, caller: str | None = None, cpu: str | None = None, lock: str | None = None,
 ) -> Iterator[CheckReport | FailedReport]:  # fmt: skip
     """Yield a report for every file, each in a fresh process of the host; directories and archives are walked.
 
@@ -146,7 +150,9 @@ def each(
     """
     from dlwhy.walk import each as run
 
-    options = Options(_path(sysroot), _path(loader), library_path, libc, _path(cwd), secure, _path(caller), cpu)
+    options = Options(
+        _path(sysroot), _path(loader), library_path, libc, _path(cwd), secure, _path(caller), cpu, _path(lock)
+    )
     return run([os.fspath(file) for file in files], host, options)
 
 
@@ -220,18 +226,21 @@ def floor(files: Sequence[str | os.PathLike[str]]) -> FloorReport:
 def tls(
     files: Sequence[str | os.PathLike[str]], *, sysroot: str | None = None, code: bool = True,
     debug_dirs: Sequence[str | os.PathLike[str]] = (), map: str | os.PathLike[str] | None = None,  # noqa: A002
+    lock: str | os.PathLike[str] | None = None,
 ) -> TlsReport:  # fmt: skip
     """Return whose bytes are in the TLS segment of each file, and which code forces it into the static block.
 
     Without `code` the instructions behind the relocations are not looked for, which reads all code of the file.
     Names also come from separate debug files, found by build-id or `.gnu_debuglink` in `debug_dirs` and in
-    /usr/lib/debug, and from `map`, the linker's map of the only file. A file that cannot be examined, or a
-    map that cannot be opened, has its reason in the report. Raises `UsageError` for a map with several files.
+    /usr/lib/debug, and from `map`, the linker's map of the only file. `lock` is the Cargo.lock that they were built
+    with, looked for near each file by default; it tells why a crate is in there. A file that cannot be examined, or a
+    map that cannot be opened, has its reason in the report. Raises `UsageError` for a map with several files,
+    `FilesError` without such a lock file.
     """
     from dlwhy.diagnose import tls as run
 
     debug = tuple(os.fspath(one) for one in debug_dirs)
-    options = Options(sysroot=_path(sysroot), code=code, debug_dirs=debug, map=_path(map))
+    options = Options(sysroot=_path(sysroot), code=code, debug_dirs=debug, map=_path(map), lock=_path(lock))
     return run([os.fspath(file) for file in files], options)
 
 

@@ -3,7 +3,7 @@
 Nothing in an archive is trusted. Rule 1: no member lands outside the directory: names that would are refused, files
 are written before any link is made, and a link that leads out is not kept. Rule 2: every size is bounded before its
 bytes are read. Rule 3: of what is no ELF file only the beginning is written, in a file of its full length: the loader
-looks no further, and pictures cost no disk.
+looks no further, and pictures cost no disk. What tells where a library comes from (a RECORD, an SBOM) is written whole.
 """
 
 from __future__ import annotations
@@ -36,6 +36,10 @@ _LARGEST_READ = 64 << 20
 _BLOCK = 512
 _BEGINNING = 4096
 _CHUNK = 1 << 20
+_TELLING = ("/RECORD", ".json", "Cargo.lock", "/METADATA")
+"""Ends of the names of files that tell where libraries come from (dlwhy.attribute.installed)."""
+_MOST_TOLD = 16 << 20
+"""Bytes of one such file at most."""
 _LONGEST_TARGET = 4096
 
 _MAGIC = (
@@ -241,7 +245,7 @@ def _write_file(one: _Member, place: str, most: int) -> int:
         data = source.read(min(_BEGINNING, one.size))
         file.write(data)
         left = one.size - len(data)
-        if data.startswith(b"\x7fELF"):
+        if data.startswith(b"\x7fELF") or (one.name.endswith(_TELLING) and one.size <= _MOST_TOLD):
             counted = one.size
             while counted <= most and left > 0 and (data := source.read(min(_CHUNK, left))):
                 file.write(data)

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from dlwhy.attribute.triggers import Trigger as BillTrigger
     from dlwhy.elf.file import Elf
     from dlwhy.loader.process import Process
+    from dlwhy.origins import Lock
 
 
 def check(steps: list[str], host: Host | None, options: Options) -> CheckReport:
@@ -51,8 +52,9 @@ def check(steps: list[str], host: Host | None, options: Options) -> CheckReport:
     try:
         run = model(question)
         found = fixes(question, run)
+        bills = _bills(run, question.objects.files, options.lock)
         return CheckReport(
-            _host(question, run), run.steps, _static_tls(run), _bills(run), _findings(question, run), found.cures,
+            _host(question, run), run.steps, _static_tls(run), bills, _findings(question, run), found.cures,
             found.not_cures, run.start_searches,
         )  # fmt: skip
     finally:
@@ -99,7 +101,7 @@ def _shown(process: Process, one: LinkMap) -> str:
 # -- who ---------------------------------------------------------------------------------------------------------------
 
 
-def _bills(run: Run) -> tuple[TlsObject, ...]:
+def _bills(run: Run, files: Files, lock: str | None) -> tuple[TlsObject, ...]:
     """The bills that explain the failing steps: of the object that pays, with the relocations of whoever forces it."""
     if run.process is None:
         return ()
@@ -118,8 +120,11 @@ def _bills(run: Run) -> tuple[TlsObject, ...]:
             if pays is victim and of is not victim and of.elf is not None and not any(of is one for one in others):
                 others.append(of)
         users = [(one.elf, one.shown) for one in others if one.elf is not None]
+        from dlwhy.origins import explained, read_lock
+
         try:
-            result.append(bill_of(victim.elf, victim.shown, users))
+            made = bill_of(victim.elf, victim.shown, users)
+            result.append(explained(made, victim.elf, files, read_lock(lock, Files()) if lock is not None else None))
         except (ElfError, Unknown):  # of a part that the loader never came to, or that a profile does not hold
             continue
     return tuple(result)
@@ -252,10 +257,15 @@ def tls(files: list[str], options: Options) -> TlsReport:
     if options.map is not None and len(files) > 1:
         raise UsageError("--map tells of one FILE: name no other with it")
     reader = Files(options.sysroot or "/")
+    lock = None
+    if options.lock is not None:
+        from dlwhy.origins import read_lock
+
+        lock = read_lock(options.lock, Files())
     result = []
     for path in files:
         try:
-            result.append(_tls_file(path, reader, options))
+            result.append(_tls_file(path, reader, options, lock))
         except DlwhyError as error:
             result.append(TlsFile(path, str(error), None, ()))
         finally:
@@ -263,7 +273,7 @@ def tls(files: list[str], options: Options) -> TlsReport:
     return TlsReport(tuple(result))
 
 
-def _tls_file(path: str, reader: Files, options: Options) -> TlsFile:
+def _tls_file(path: str, reader: Files, options: Options, lock: Lock | None) -> TlsFile:
     from dlwhy.attribute.bill import bill
     from dlwhy.attribute.companions import DIRECTORIES
     from dlwhy.attribute.evidence import gather
@@ -286,6 +296,10 @@ def _tls_file(path: str, reader: Files, options: Options) -> TlsFile:
     evidence = gather(elf, reader, (*options.debug_dirs, *DIRECTORIES), options.map)
     made = bill(elf, evidence, options.code)
     shown = _tls_object(made, path, tuple(_trigger(one, path) for one in made.triggers))
+    if made.size:
+        from dlwhy.origins import explained
+
+        shown = explained(shown, elf, reader, lock)
     accesses = tuple(Access(*one) for one in made.accesses)
     findings = _tls_findings(elf, made, path)
     return TlsFile(path, None, shown if made.size else None, shown.triggers, accesses, made.searched, findings)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     Disposition = str
     ShareKind = str
     AccessModel = str
+    PackageKind = str
     State = str
     Kind = str  # a word of dlwhy.rules.KINDS
 
@@ -73,6 +74,10 @@ VALUES: dict[str, dict[str, str]] = {
         "archive": "a static library, told by the linker's map",
         "unit": "a source file, told by its file symbol, or an object file, told by the linker's map",
         "library": "the library itself: nothing tells more",
+    },
+    "PackageKind": {
+        "crate": "a Rust crate",
+        "module": "a Go module",
     },
     "State": {
         "first": "drawn in full here",
@@ -341,6 +346,34 @@ class Provenance(Record):
     """From what one asked for to the owner, each needing the next."""
     source: str
     """The file that says so, e.g. "Cargo.lock"."""
+    basis: Basis = COMPUTED
+    """"assumed" where a document lists it and the file itself does not show it."""
+
+
+class Package(Record):
+    """Something that is in a file, as the file itself says."""
+
+    name: str
+    """Name of the crate or module."""
+    version: str
+    """Its version."""
+    kind: PackageKind
+    """What sort of package it is."""
+    source: str
+    """What in the file says so, e.g. ".dep-v0"."""
+
+
+class Identity(Record):
+    """What a file says of itself, beside its bytes of TLS."""
+
+    build_id: str | None
+    """The build-id in hexadecimal; None without one."""
+    compilers: tuple[str, ...]
+    """Compilers and linkers that signed it (.comment), each once."""
+    package: str | None
+    """Name and version of the package it belongs to; None when nothing tells."""
+    packages: tuple[Package, ...]
+    """Crates and Go modules in it."""
 
 
 class TlsObject(Record):
@@ -363,11 +396,13 @@ class TlsObject(Record):
     triggers: tuple[Trigger, ...]
     """What forces the segment into the static block."""
     provenance: tuple[Provenance, ...]
-    """How the owners came into the file; empty when no file beside it tells."""
+    """How the owners came into the file, and whose file it is; empty when nothing tells."""
     owners: tuple[Share, ...] = ()
     """The shares added up by owner, the largest first."""
     notes: tuple[str, ...] = ()
-    """What could not be read, one sentence each: why names are missing."""
+    """What could not be read, one sentence each: why names are missing, or which document does not fit."""
+    identity: Identity | None = None
+    """What the file says of itself; None when it was not asked."""
 
 
 class Finding(Record):

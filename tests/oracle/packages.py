@@ -162,16 +162,20 @@ def fetched(command: list[str | Path], directory: Path, pattern: str) -> Path:
     return next(directory.glob(pattern))
 
 
-def _wheel(name: str, root: Path) -> str:
-    """Unpack a wheel for the root's Python; its version."""
-    python = os.readlink(root / "usr/bin/python3").removeprefix("python")
+def fetch_wheel(name: str, python: str) -> Path:
+    """The newest wheel of a name for a release of Python, kept in the cache. Raises `OSError`."""
     platforms = [f"--platform=manylinux_2_{minor}_x86_64" for minor in range(36, 4, -1)]
-    file = fetched(
+    return fetched(
         [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-cache-dir",
          "--implementation=cp", f"--python-version={python}", *platforms, "--platform=manylinux2014_x86_64",
          "--platform=manylinux1_x86_64", name],
         cache() / "wheels" / f"{name}-{python}", "*.whl",
     )  # fmt: skip
+
+
+def _wheel(name: str, root: Path) -> str:
+    """Unpack a wheel for the root's Python; its version."""
+    file = fetch_wheel(name, os.readlink(root / "usr/bin/python3").removeprefix("python"))
     with zipfile.ZipFile(file) as wheel:
         wheel.extractall(f"{root}{WHEELS}")
         listed = [f"{WHEELS}/{one}" for one in wheel.namelist() if not one.endswith("/")]
@@ -179,10 +183,16 @@ def _wheel(name: str, root: Path) -> str:
     return file.name.split("-")[1]
 
 
+def fetch_npm(name: str) -> Path:
+    """The newest archive of an npm package, kept in the cache. Raises `OSError`."""
+    plain = name.replace("@", "").replace("/", "-")
+    return fetched(["npm", "pack", "--silent", name], cache() / "npm" / plain, "*.tgz")
+
+
 def _npm(name: str, root: Path) -> str:
     """Unpack an npm package; its version."""
     plain = name.replace("@", "").replace("/", "-")
-    file = fetched(["npm", "pack", "--silent", name], cache() / "npm" / plain, "*.tgz")
+    file = fetch_npm(name)
     place = Path(f"{root}{NODE_MODULES}/{name}")
     place.mkdir(parents=True)
     listed = []

@@ -137,6 +137,9 @@ def build(command: str | None) -> argparse.ArgumentParser:
         return parser
     else:
         parser.add_argument("file", metavar="FILE", nargs="?", help="a library, as dlopen would get it, or a program")
+    if command in ("check", "tls"):
+        told = "the Cargo.lock that it was built with, to tell why a crate is in there; looked for near the file"
+        parser.add_argument("--lock", metavar="FILE", help=told)
     if command not in ("tls", "floor"):
         _process(parser, command != "unresolved")
     _output(parser, FORMATS if command == "check" else FORMATS[:2])

@@ -201,7 +201,7 @@ def _reports(command: str, arguments: Arguments) -> Generator[Report]:
     if command == "tls":
         if arguments.files:
             sources = {"code": arguments.code, "debug_dirs": arguments.debug_dir, "map": arguments.map}
-            yield api.tls(arguments.files, sysroot=arguments.sysroot, **sources)
+            yield api.tls(arguments.files, sysroot=arguments.sysroot, lock=arguments.lock, **sources)
         return
     if command == "floor":
         floors = api.floor(arguments.files)
@@ -224,9 +224,9 @@ def _reports(command: str, arguments: Arguments) -> Generator[Report]:
         import gc
 
         gc.enable()  # many processes are modelled one after the other, and each is gone when the next begins
-        yield from api.each(arguments.steps, host, **options)
+        yield from api.each(arguments.steps, host, lock=arguments.lock, **options)
     elif arguments.steps or host is not None:
-        yield api.check(arguments.steps, host, **options)
+        yield api.check(arguments.steps, host, lock=arguments.lock, **options)
 
 
 def _matrix(arguments: Arguments, host: Host | None) -> Generator[Report]:

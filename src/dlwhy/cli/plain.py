@@ -26,9 +26,10 @@ def plain(words: Sequence[str]) -> SimpleNamespace | None:
 
     command, *operands = words
     if command == "check":
-        return SimpleNamespace(steps=operands, each=False, on=(), **PROCESS, **OUTPUT)
+        return SimpleNamespace(steps=operands, each=False, on=(), lock=None, **PROCESS, **OUTPUT)
     if command == "tls":
-        return SimpleNamespace(files=operands, sysroot=None, code=True, debug_dir=(), map=None, **OUTPUT)
+        sources = {"code": True, "debug_dir": (), "map": None, "lock": None}
+        return SimpleNamespace(files=operands, sysroot=None, **sources, **OUTPUT)
     if command == "floor":
         return SimpleNamespace(files=operands, **OUTPUT)
     if command == "unresolved":

@@ -51,16 +51,13 @@ def _file(one: TlsFile, style: Style) -> list[str]:
     elif one.tls is not None:
         lines += block(style, "so", "dynamic: nothing here forces it into the static TLS block")
     lines += triggers(one.triggers, style, one.path)
-    for finding in one.findings:
-        lines += block(style, finding.severity, finding.message)
     if one.tls is not None:
         lines += bulk(one.tls, style)
     lines += accesses(one, style)
-    for finding in one.findings:
-        lines += block(style, finding.severity, f"{finding.message} [{finding.rule}]")
     if one.tls is not None:
         lines += origins(one.tls, style)
         if style.verbose:
+            lines += identity(one.tls, style)
             lines += _variables(one.tls, style)
     return lines
 
@@ -178,12 +175,33 @@ def bulk(bill: TlsObject, style: Style) -> list[str]:
 
 
 def origins(bill: TlsObject, style: Style) -> list[str]:
-    """Return how the owners came into the file."""
+    """Return how the owners came into the file, those of the owners that are shown, and whose file it is."""
     lines: list[str] = []
     arrow = " → " if style.unicode else " -> "
-    for index, one in enumerate(bill.provenance):
+    found = bill.provenance
+    shown = found if style.verbose or len(found) <= _MANY + 1 else (*found[:_MANY], found[-1])
+    for index, one in enumerate(shown):
         path = arrow.join(one.path) or f"{one.owner} {one.version or ''}".rstrip()
-        lines += block(style, "" if index else "why here", f"{path}  {one.source}")
+        told = f"{one.source}, unconfirmed" if one.basis == "assumed" else one.source
+        pieces: list[Piece] = [(path, ()), (told, ("dim",))]
+        lines += parts(style, " " * LABEL, " " * (LABEL + 2), pieces, label(style, "" if index else "why here"))
+    if len(found) > len(shown):
+        lines.append(" " * LABEL + style.paint(f"and {len(found) - len(shown)} more (-v)", "dim"))
+    return lines
+
+
+def identity(bill: TlsObject, style: Style) -> list[str]:
+    """Return what the file says of itself."""
+    one = bill.identity
+    if one is None:
+        return []
+    lines = block(style, "build-id", one.build_id) if one.build_id else []
+    for index, text in enumerate(one.compilers):
+        lines += block(style, "" if index else "built by", text)
+    if one.packages:
+        source = one.packages[0].source
+        listed = ", ".join(f"{package.name} {package.version}" for package in one.packages)
+        lines += block(style, "contains", f"{listed} ({source})")
     return lines
 
 
