@@ -48,6 +48,7 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
             "attribute.code_x86_64", "attribute.code_aarch64", "attribute.sites", "attribute.frames",
             "attribute.go_table", "attribute.functions", "attribute.accesses", "attribute.bill", "attribute.remarks",
             "attribute.calls", "attribute.graph", "attribute.embedded", "attribute.installed",
+            "attribute.suspects",
         ),
     ),
     "L4": (

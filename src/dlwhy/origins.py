@@ -12,7 +12,7 @@ import os
 from dlwhy.errors import DlwhyError
 from dlwhy.loader.faults import Unknown
 from dlwhy.record import Record
-from dlwhy.report import ASSUMED, COMPUTED, Identity, Package, Provenance
+from dlwhy.report import ASSUMED, COMPUTED, Identity, Package, Provenance, Suspect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -112,8 +112,26 @@ def explained(bill: TlsObject, elf: Elf, files: Files, lock: Lock | None = None)
     if package is not None:
         lines.append(_of_package(path, package))
     return bill.but(
-        provenance=tuple(dict.fromkeys(lines)), identity=_identity(inside, package), notes=(*bill.notes, *notes)
-    )
+        provenance=tuple(dict.fromkeys(lines)), identity=_identity(inside, package), notes=(*bill.notes, *notes),
+        suspects=_suspects(bill, elf, path),
+    )  # fmt: skip
+
+
+def _suspects(bill: TlsObject, elf: Elf, path: str) -> tuple[Suspect, ...]:
+    from dlwhy.attribute.suspects import suspects
+    from dlwhy.attribute.variables import library_name
+
+    names = dict.fromkeys((library_name(elf), *(unhashed(name.rpartition("/")[2]) for name in (path, elf.path))))
+    variables = {one.variable: 0 for one in bill.triggers if one.variable is not None}
+    variables |= {one.variable: one.bytes for one in bill.shares if one.variable is not None}
+    relocations = sum(one.relocations for one in bill.triggers if one.own)
+    return tuple(
+        Suspect(
+            one.id, one.name, one.role, one.evidence, COMPUTED if one.sure else ASSUMED, one.why, one.build, one.since,
+            one.references,
+        )
+        for one in suspects(elf, names, variables, relocations)
+    )  # fmt: skip
 
 
 def _owners(bill: TlsObject) -> list[tuple[str, str]]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     ShareKind = str
     AccessModel = str
     PackageKind = str
+    SuspectRole = str
     State = str
     Kind = str  # a word of dlwhy.rules.KINDS
 
@@ -78,6 +79,11 @@ VALUES: dict[str, dict[str, str]] = {
     "PackageKind": {
         "crate": "a Rust crate",
         "module": "a Go module",
+    },
+    "SuspectRole": {
+        "forces-static": "its initial-exec accesses force a segment into the static TLS block",
+        "heavy-dynamic": "it brings much TLS, which is harmless while it is dynamic",
+        "victim": "often named in the loader's message, though another object is the cause",
     },
     "State": {
         "first": "drawn in full here",
@@ -376,6 +382,29 @@ class Identity(Record):
     """Crates and Go modules in it."""
 
 
+class Suspect(Record):
+    """A library known for static TLS trouble that a file is, or contains (docs/reference/suspects.md)."""
+
+    id: str
+    """Its short name."""
+    name: str
+    """Its name."""
+    role: SuspectRole
+    """What it is known for."""
+    evidence: tuple[str, ...]
+    """What in the file fits, one clause each."""
+    basis: Basis
+    """"computed" where a name fits, "assumed" where only a constant or a size does."""
+    why: str | None
+    """Why it accesses its variables as it does."""
+    build: tuple[str, ...]
+    """What upstream offers to build it, or its user, otherwise."""
+    since: str | None
+    """First release that is better; None when there is none."""
+    references: tuple[str, ...]
+    """Where this is told."""
+
+
 class TlsObject(Record):
     """The bill of one object's TLS segment; shares, padding and unattributed sum up to `size`."""
 
@@ -403,6 +432,8 @@ class TlsObject(Record):
     """What could not be read, one sentence each: why names are missing, or which document does not fit."""
     identity: Identity | None = None
     """What the file says of itself; None when it was not asked."""
+    suspects: tuple[Suspect, ...] = ()
+    """Known suspects that it is or contains."""
 
 
 class Finding(Record):

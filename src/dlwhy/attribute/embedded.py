@@ -128,7 +128,7 @@ def crates(elf: Elf) -> tuple[tuple[str, str], ...]:
     patterns = [re.compile(pattern) for pattern in _CRATES]
     found: set[tuple[bytes, bytes]] = set()
     try:
-        for data in _constants(elf):
+        for data in constants(elf):
             found.update((one[1], one[2]) for pattern in patterns for one in pattern.finditer(data))
             if len(found) > _MAX_CRATES:
                 break
@@ -137,7 +137,7 @@ def crates(elf: Elf) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((name.decode(), version.decode()) for name, version in found))
 
 
-def _constants(elf: Elf) -> Iterator[bytes]:
+def constants(elf: Elf) -> Iterator[bytes]:
     """Yield the constants of a file piece by piece: `.rodata` and the like, else all that can only be read."""
     places = [(s.offset, s.size) for s in elf.sections if ".rodata" in s.name and s.type != SHT_NOBITS]
     if not places:

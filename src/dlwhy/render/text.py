@@ -166,7 +166,7 @@ def _tries(search: Search, style: Style) -> list[str]:
 def _who(report: CheckReport, style: Style) -> list[str]:
     if not report.tls:
         return []
-    from dlwhy.render.text_tls import bulk, origins, triggers
+    from dlwhy.render.text_tls import bulk, origins, suspects, triggers
 
     lines: list[str] = []
     for one in report.tls:
@@ -176,6 +176,7 @@ def _who(report: CheckReport, style: Style) -> list[str]:
         lines += triggers(one.triggers, style, one.object)
         lines += bulk(one, style)
         lines += origins(one, style)
+        lines += suspects(one, style)
     return lines
 
 

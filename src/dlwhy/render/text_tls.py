@@ -56,6 +56,7 @@ def _file(one: TlsFile, style: Style) -> list[str]:
     lines += accesses(one, style)
     if one.tls is not None:
         lines += origins(one.tls, style)
+        lines += suspects(one.tls, style)
         if style.verbose:
             lines += identity(one.tls, style)
             lines += _variables(one.tls, style)
@@ -187,6 +188,23 @@ def origins(bill: TlsObject, style: Style) -> list[str]:
         lines += parts(style, " " * LABEL, " " * (LABEL + 2), pieces, label(style, "" if index else "why here"))
     if len(found) > len(shown):
         lines.append(" " * LABEL + style.paint(f"and {len(found) - len(shown)} more (-v)", "dim"))
+    return lines
+
+
+def suspects(bill: TlsObject, style: Style) -> list[str]:
+    """Return which known suspects a file is or contains, and what upstream offers against it."""
+    lines: list[str] = []
+    for index, one in enumerate(bill.suspects):
+        told = "; ".join(one.evidence[: None if style.verbose else 2])
+        pieces: list[Piece] = [(one.name, ()), (f"{'perhaps: ' * (one.basis == 'assumed')}{told}", ("dim",))]
+        lines += parts(style, " " * LABEL, " " * (LABEL + 2), pieces, label(style, "" if index else "known as"))
+    static = any(one.own or one.object != bill.object for one in bill.triggers)
+    advice = [
+        (text, one.references[:1] if not place else ()) for one in bill.suspects for place, text in enumerate(one.build)
+    ]
+    for index, (text, references) in enumerate(advice if static else []):
+        pieces = [(text, ()), *((reference, ("dim",)) for reference in references)]
+        lines += parts(style, " " * LABEL, " " * (LABEL + 2), pieces, label(style, "" if index else "upstream"))
     return lines
 
 
