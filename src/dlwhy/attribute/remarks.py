@@ -54,7 +54,7 @@ def _useless(bill: Bill) -> Iterator[tuple[str, str]]:
         yield (
             "flag-cannot-help",
             "rustc's -Z tls-model=global-dynamic cannot help: no Rust variable is initial-exec"
-            + (f" ({already} accesses)" if already else "")
+            + (f" (its accesses: {already})" if already else "")
             + f"; what forces static TLS is {_who(own[0])}, which rustc does not compile",
         )
     go = next((one for one in own if one.owner == RUNTIME), None)

@@ -60,6 +60,8 @@ def _file(one: TlsFile, style: Style) -> list[str]:
         if style.verbose:
             lines += identity(one.tls, style)
             lines += _variables(one.tls, style)
+    for finding in one.findings:
+        lines += block(style, finding.severity, f"{finding.message} [{finding.rule}]")
     return lines
 
 
