@@ -33,9 +33,9 @@ source = "registry+https://example.invalid"
 """
 
 
-def billed(path: Path | str, **options: str) -> TlsObject:
+def billed(path: Path | str, sysroot: str | None = None, lock: str | None = None) -> TlsObject:
     """The bill of a file."""
-    (file,) = dlwhy.tls([str(path)], **options).files
+    (file,) = dlwhy.tls([str(path)], sysroot=sysroot, lock=lock).files
     assert file.error is None
     assert file.tls is not None
     return file.tls

@@ -28,6 +28,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "library": reference.library,
     "report": schema.as_markdown,
     "rules": reference.rules,
+    "suspects": reference.suspects,
 }
 """Name of a block -> what it says."""
 

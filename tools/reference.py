@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from dlwhy import _HOME, api
+from dlwhy.attribute.suspects import rows_of
 from dlwhy.rules import KINDS, RULES
 from tools import command
 from tools.man import exit_rows
@@ -50,6 +51,26 @@ def rules() -> str:
     lines = ["| finding | severity | what it says | where that stands |", "|---|---|---|---|"]
     lines += [f"| `{one.name}` | {one.severity} | {one.title} | {one.citation} |" for one in RULES.values()]
     return "\n".join(lines)
+
+
+def suspects() -> str:
+    """Return every known suspect: what it is told by, why it is as it is, and what upstream offers."""
+    lines = []
+    for row in rows_of():
+        told = [f"name `{one}`" for one in row["sonames"]] + [f"export `{one}`" for one in row["exports"]]
+        least = f" of {row['least']} bytes or more" if row["least"] else ""
+        told += [f"variable `{one}`{least}" for one in row["variables"]]
+        told += [f"constant `{one}`" for one in row["strings"]]
+        told += [
+            f"{one['bytes']} bytes with {one['relocations']} relocations on {one['machine']} ({one['measured']})"
+            for one in row["signatures"]
+        ]
+        lines += [f"## {row['name']}", "", f"`{row['id']}`, {row['role']}. Told by {', '.join(told)}.", ""]
+        lines += [f"Why: {row['why']}.", ""] * bool(row["why"])
+        lines += [f"- built otherwise: {one}" for one in row["build"]] + [f"- at run time: {one}" for one in row["run"]]
+        lines += [f"- releases: {row['since']}"] * bool(row["since"]) + [f"- <{one}>" for one in row["references"]]
+        lines.append("")
+    return "\n".join(lines).rstrip()
 
 
 def library() -> str:
