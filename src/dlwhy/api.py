@@ -237,7 +237,7 @@ def tls(
     map that cannot be opened, has its reason in the report. Raises `UsageError` for a map with several files,
     `FilesError` without such a lock file.
     """
-    from dlwhy.diagnose import tls as run
+    from dlwhy.bills import tls as run
 
     debug = tuple(os.fspath(one) for one in debug_dirs)
     options = Options(sysroot=_path(sysroot), code=code, debug_dirs=debug, map=_path(map), lock=_path(lock))
@@ -253,7 +253,7 @@ def tree(
 
     Raises `UsageError` for a question that cannot be asked.
     """
-    from dlwhy.diagnose import tree as run
+    from dlwhy.trees import tree as run
 
     options = Options(_path(sysroot), _path(loader), library_path, libc, _path(cwd), secure, _path(caller), cpu)
     return run(os.fspath(file), host, options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dlwhy.loader.faults import KINDS
 from dlwhy.record import Record
+from dlwhy.report import COMPUTED, Finding
 
 
 class Rule(Record):
@@ -73,3 +74,9 @@ RULES: dict[str, Rule] = {
 """Rule name -> rule."""
 
 __all__ = ["KINDS", "RULES", "Rule"]
+
+
+def finding(rule: str, object_: str, message: str) -> Finding:
+    """Return a finding of that rule about an object, computed from its bytes."""
+    row = RULES[rule]
+    return Finding(rule, row.severity, object_, message, COMPUTED, row.citation)

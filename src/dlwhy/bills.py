@@ -1,0 +1,149 @@
+"""Bills: who fills a TLS segment and who forces it into the static block, of a failed load or of a file by itself."""
+
+from __future__ import annotations
+
+from dlwhy.elf.constants import ET_REL
+from dlwhy.errors import DlwhyError, ElfError, FilesError, UnsupportedError, UsageError
+from dlwhy.files import Files
+from dlwhy.loader.faults import Unknown
+from dlwhy.report import FAILS, Access, CodeUser, Finding, Share, TlsFile, TlsObject, TlsReport, Trigger
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dlwhy.api import Options
+    from dlwhy.attribute.bill import Bill
+    from dlwhy.attribute.bill import Share as BillShare
+    from dlwhy.attribute.triggers import Trigger as BillTrigger
+    from dlwhy.elf.file import Elf
+    from dlwhy.loader.link_map import LinkMap
+    from dlwhy.origins import Lock
+    from dlwhy.verdict import Run
+
+
+def bills(run: Run, files: Files, lock: str | None) -> tuple[TlsObject, ...]:
+    """Return the bills that explain the failing steps: of the object that pays, with whoever forces it."""
+    if run.process is None:
+        return ()
+    result: list[TlsObject] = []
+    for number, step in enumerate(run.steps, 1):
+        if step.outcome != FAILS or not (step.kind or "").startswith("static-tls-") or step.object is None:
+            continue
+        forced = run.process.forced.get(number, [])
+        if not forced:
+            continue
+        _, victim, _, _ = forced[-1]
+        if victim.elf is None or any(one.object == victim.shown for one in result):
+            continue
+        others: list[LinkMap] = []
+        for of, pays, _, _ in forced:
+            if pays is victim and of is not victim and of.elf is not None and not any(of is one for one in others):
+                others.append(of)
+        users = [(one.elf, one.shown) for one in others if one.elf is not None]
+        from dlwhy.origins import explained, read_lock
+
+        try:
+            made = bill_of(victim.elf, victim.shown, users)
+            result.append(explained(made, victim.elf, files, read_lock(lock, Files()) if lock is not None else None))
+        except (ElfError, Unknown):  # of a part that the loader never came to, or that a profile does not hold
+            continue
+    return tuple(result)
+
+
+def bill_of(elf: Elf, name: str, others: list[tuple[Elf, str]]) -> TlsObject:
+    """Return the bill of one object; `others` are objects whose relocations force it as well. Raises `ElfError`."""
+    from dlwhy.attribute.accesses import explained
+    from dlwhy.attribute.bill import bill
+    from dlwhy.attribute.sites import sites
+    from dlwhy.attribute.triggers import triggers_into
+    from dlwhy.attribute.variables import library_name
+
+    made = bill(elf)
+    triggers = [_trigger(one, name) for one in made.triggers if one.own or not others]
+    for other, shown in others:
+        forced = explained(other, triggers_into(other, elf), sites(other), library_name(other))
+        triggers += [_trigger(one, shown) for one in forced]
+    return _tls_object(made, name, tuple(triggers))
+
+
+def _tls_object(made: Bill, name: str, triggers: tuple[Trigger, ...]) -> TlsObject:
+    return TlsObject(
+        name, made.size, made.align, made.model, _shares(made.shares), made.padding, made.unattributed, triggers,
+        (), _shares(made.owners), made.notes,
+    )  # fmt: skip
+
+
+def _shares(made: tuple[BillShare, ...]) -> tuple[Share, ...]:
+    return tuple(Share(s.owner, s.kind, s.bytes, s.variable, s.unit, s.evidence) for s in made)
+
+
+def _trigger(t: BillTrigger, name: str) -> Trigger:
+    users = tuple(CodeUser(*one) for one in t.users)
+    return Trigger(
+        t.owner, t.variable, t.relocation, t.accesses, t.functions, name, t.relocations, t.own, t.functions_total,
+        users, t.rewritable,
+    )  # fmt: skip
+
+
+def tls(files: list[str], options: Options) -> TlsReport:
+    """Return the report of `tls`: one entry a file, in the order given.
+
+    Raises `UsageError` when one map is given for several files.
+    """
+    if options.map is not None and len(files) > 1:
+        raise UsageError("--map tells of one FILE: name no other with it")
+    reader = Files(options.sysroot or "/")
+    lock = None
+    if options.lock is not None:
+        from dlwhy.origins import read_lock
+
+        lock = read_lock(options.lock, Files())
+    result = []
+    for path in files:
+        try:
+            result.append(_tls_file(path, reader, options, lock))
+        except DlwhyError as error:
+            result.append(TlsFile(path, str(error), None, ()))
+        finally:
+            reader.close()
+    return TlsReport(tuple(result))
+
+
+def _tls_file(path: str, reader: Files, options: Options, lock: Lock | None) -> TlsFile:
+    from dlwhy.attribute.bill import bill
+    from dlwhy.attribute.companions import DIRECTORIES
+    from dlwhy.attribute.evidence import gather
+    from dlwhy.elf.file import Elf
+
+    view = reader.open(path)
+    if view.read_errno:
+        raise FilesError(
+            path, view.read_errno, "is a directory" if reader.kind(path) == "directory" else "cannot be read"
+        )
+    if view.head[:8] in (b"!<arch>\n", b"!<thin>\n"):
+        raise UnsupportedError(f"{path}: an archive: its members are not linked yet; name the library they went into")
+    elf = Elf(view)
+    if elf.type == ET_REL:
+        raise UnsupportedError(f"{path}: an object file: it is not linked yet; name the library that it went into")
+    if elf.debug_only:
+        return TlsFile(
+            path, f"{path}: a separate debug file: it has names, but no bytes that are ever loaded", None, ()
+        )
+    evidence = gather(elf, reader, (*options.debug_dirs, *DIRECTORIES), options.map)
+    made = bill(elf, evidence, options.code)
+    shown = _tls_object(made, path, tuple(_trigger(one, path) for one in made.triggers))
+    if made.size:
+        from dlwhy.origins import explained
+
+        shown = explained(shown, elf, reader, lock)
+    accesses = tuple(Access(*one) for one in made.accesses)
+    findings = _tls_findings(elf, made, path)
+    return TlsFile(path, None, shown if made.size else None, shown.triggers, accesses, made.searched, findings)
+
+
+def _tls_findings(elf: Elf, made: Bill, path: str) -> tuple[Finding, ...]:
+    """What was found out about the evidence, and what the code behind the relocations shows beyond the bill."""
+    from dlwhy.attribute.remarks import remarks
+    from dlwhy.rules import finding
+
+    found = [(one.rule, one.message) for one in made.remarks] + list(remarks(elf, made))
+    return tuple(finding(rule, path, message) for rule, message in found)
