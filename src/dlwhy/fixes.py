@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dlwhy.errors import ElfError
 from dlwhy.hosts.known import attempt
 from dlwhy.loader import tls
 from dlwhy.question import LOADER_VARIABLES, Question
@@ -236,13 +237,19 @@ def _registers_itself(question: Question, proof: Run, name: str) -> str | None:
 
 
 def _registration(loaded: LinkMap | None) -> tuple[bool, bool]:
-    """Whether an object exports a function by which Node registers it, and whether it imports one to do so itself."""
+    """Whether an object exports a function by which Node registers it, and whether it imports one to do so itself.
+
+    Neither where its symbols cannot be read: then nothing is said of it.
+    """
     if loaded is None or loaded.elf is None:
         return False, False
     symbols = loaded.elf.symbols
     exported = imported = False
-    for index in range(1, symbols.count):
-        symbol = symbols.symbol(index)
+    try:
+        found = [symbols.symbol(index) for index in range(1, symbols.count)]
+    except ElfError:
+        return False, False
+    for symbol in found:
         if symbol.name.startswith((b"napi_", b"node_")):
             name = symbol.name.decode("utf-8", "surrogateescape")
             exported |= bool(symbol.shndx) and name.startswith(_REGISTER)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+import re
+import shutil
+import subprocess
 import tracemalloc
 from typing import TYPE_CHECKING
 
@@ -19,6 +22,8 @@ from tests.elf_writer import FILE, LOCAL, OBJECT, TLS, Image, Reloc, Sym
 from .images import assert_told, each_form, everything, opened
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dlwhy.elf.file import Elf
 
 each_hash = pytest.mark.parametrize("hash_", [("gnu",), ("sysv",), ("gnu", "sysv")], ids="+".join)
@@ -138,6 +143,22 @@ def test_without_a_hash_table() -> None:
     symbols = opened(everything(hash=()).build()).symbols
     assert symbols.look_up(hashes(b"function_1")) == {}
     assert symbols.count == len(everything().symbols) + 1
+
+
+@pytest.mark.parametrize("linker", ["bfd", "gold", "lld", "mold"])
+@pytest.mark.parametrize("hash_", ["gnu", "both"])
+def test_nothing_exported(linker: str, hash_: str, tmp_path: Path) -> None:
+    """Where an object exports nothing its hash table reaches no symbol, and all are counted, as readelf does."""
+    if not any(shutil.which(name) for name in (f"ld.{linker}", linker)):
+        pytest.skip(f"not run: no {linker} here")
+    (tmp_path / "a.c").write_text("int puts(const char *); static void f(void) { puts(0); } void (*keep)(void) = f;")
+    flags = ("-shared", "-fPIC", "-fvisibility=hidden", f"-fuse-ld={linker}", f"-Wl,--hash-style={hash_}")
+    subprocess.run(["gcc", *flags, "a.c", "-o", "a.so"], cwd=tmp_path, check=True)
+    words = ["readelf", "-W", "--dyn-syms", str(tmp_path / "a.so")]
+    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    symbols = opened((tmp_path / "a.so").read_bytes()).symbols
+    assert symbols.count == len(re.findall(r"(?m)^ +[0-9]+: ", told)) > 1
+    assert [symbols.symbol(index).name for index in range(symbols.count)].count(b"puts") == 1
 
 
 def test_no_table_at_all() -> None:

@@ -13,9 +13,16 @@ from operator import mul
 from dlwhy.elf.constants import (
     DT_GNU_HASH,
     DT_HASH,
+    DT_JMPREL,
+    DT_REL,
+    DT_RELA,
+    DT_RELR,
     DT_STRSZ,
     DT_STRTAB,
     DT_SYMTAB,
+    DT_VERDEF,
+    DT_VERNEED,
+    DT_VERSYM,
     SHN_ABS,
     SHT_SYMTAB,
     STB_LOCAL,
@@ -35,6 +42,8 @@ if TYPE_CHECKING:
 
 COUNTING_TYPES = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 5 | 1 << 6 | 1 << 10
 """STT_* that may be a definition: NOTYPE OBJECT FUNC COMMON TLS GNU_IFUNC (check_match)."""
+_TABLES = (DT_STRTAB, DT_VERSYM, DT_VERNEED, DT_VERDEF, DT_HASH, DT_GNU_HASH, DT_RELA, DT_REL, DT_JMPREL, DT_RELR)
+"""Tags of what linkers put behind a symbol table."""
 _MOST_STEPS = 1 << 18
 """Words of chains that are looked at where they must be followed one by one."""
 _NAME_BUDGET = 16
@@ -186,7 +195,9 @@ class DynamicSymbols:
 
     @property
     def count(self) -> int:
-        """How many symbols the hash table reaches; without one, as many as fit before DT_STRTAB.
+        """How many symbols the hash table reaches; without one that tells, as many as fit before the next table.
+
+        GNU ld's and lld's DT_GNU_HASH of an object that exports nothing does not tell.
 
         Raises `ElfError` where the hash table leaves the file.
         """
@@ -212,8 +223,9 @@ class DynamicSymbols:
             chain = self._load_chain()
             if chain:
                 return min(self._symoffset + len(chain), limit)
-        gap = tags.get(DT_STRTAB, 0) - tags[DT_SYMTAB]
-        return min(gap // elf.layout.sym.size, limit) if gap > 0 else 0
+        start = tags[DT_SYMTAB]
+        gap = min((tags[tag] for tag in _TABLES if tags.get(tag, 0) > start), default=start) - start
+        return min(gap // elf.layout.sym.size, limit)
 
     def _words(self, vaddr: int, number: int) -> array[int]:
         return self._array(self._elf.at(vaddr, 4 * number))
