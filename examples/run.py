@@ -1,0 +1,78 @@
+#!/usr/bin/env python3
+"""Runs the examples and prints what the real loader said to each question beside what dlwhy had said before.
+
+    examples/run.py [EXAMPLE...]
+
+Exit status: 0 when all are equal, 10 when one is not, 1 when an example could not be run.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+from lab import MissingError, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+EXAMPLES = {
+    "who-wants-tls": "who-wants-tls/counters.py",
+    "static-tls-murder": "static-tls-murder/murder.py",
+}
+"""Name -> the script, whose `rows` yields its rows."""
+
+
+def rows_of(name: str) -> Callable[[], Iterator[Row]]:
+    """Return the function that runs an example."""
+    path = HERE / EXAMPLES[name]
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise MissingError(f"no script {path}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    rows: Callable[[], Iterator[Row]] = module.rows
+    return rows
+
+
+def show(names: Iterable[str]) -> int:
+    """Run examples and print their rows; one that cannot run says why, and the others go on."""
+    status = 0
+    number = equal = 0
+    for name in names:
+        print(f"{name}", flush=True)
+        try:
+            for row in rows_of(name)():
+                number += 1
+                equal += row.equal
+                status = status or 10 * (not row.equal)
+                print(f"  {row.question}\n    {_told(row)}", flush=True)
+        except MissingError as missing:
+            print(f"  not run: {missing}", flush=True)
+            status = 1
+    print(f"{equal} of {number} predictions equal what the real loader said")
+    return status
+
+
+def _told(row: Row) -> str:
+    if row.equal:
+        return f"equal      {row.real}"
+    return f"DIFFERENT  {row.real}\n    dlwhy      {row.predicted}"
+
+
+def main(words: list[str]) -> int:
+    """Run the examples that are named, or all."""
+    unknown = [word for word in words if word not in EXAMPLES]
+    if unknown:
+        print(f"no example {unknown[0]}; there are {', '.join(EXAMPLES)}", file=sys.stderr)
+        return 2
+    return show(words or EXAMPLES)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

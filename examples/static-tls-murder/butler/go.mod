@@ -1,0 +1,3 @@
+module example.com/butler
+
+go 1.19
