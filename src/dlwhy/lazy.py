@@ -73,7 +73,7 @@ def constructors(process: Process, new: list[LinkMap]) -> tuple[str, ...]:
     for one in new:
         try:
             slots = left_open(process, one)
-            starts = list(_starts(one)) if slots else []
+            starts = list(starts_of(one)) if slots else []
         except DlwhyError:
             continue
         if slots:
@@ -101,7 +101,7 @@ def _of_one(process: Process, one: LinkMap, slots: Slots, starts: list[int | Non
     ]
 
 
-def _starts(of: LinkMap) -> Iterator[int | None]:
+def starts_of(of: LinkMap) -> Iterator[int | None]:
     """The addresses of an object's constructors in the order of their calls; None for one that cannot be told."""
     elf = of.elf
     assert elf is not None

@@ -213,6 +213,10 @@ def _steps(process: Process, question: Question) -> tuple[Step, ...]:
         if step.assumptions and step.outcome == LOADS:
             step = step.but(basis=ASSUMED)
         dead = step.outcome == DIES
+        if step.loaded and step.outcome == LOADS and number < len(question.requests):  # else nobody comes to mind it
+            from dlwhy.first_use import use_dynamically
+
+            use_dynamically(process, [one for one in now if id(one) not in before])
         steps.append(step)
     return tuple(steps)
 

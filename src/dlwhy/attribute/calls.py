@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # what the C runtime's start files do: a word of the GOT into rax, and if it is not null, a call or jump there
 _IF_DEFINED = re.compile(rb"\x48\x8b\x05.{4}\x48\x85\xc0(?:\x74.|\x0f\x84.{4})(\xff[\xd0\xe0])", re.DOTALL)
 
+NOTHING: Mapping[int, int] = {}
 MOST = 4096
 """Instructions read for one answer."""
 _LONGEST = 15
@@ -74,26 +75,27 @@ class _UnknownError(Exception):
     """An instruction that is not read here."""
 
 
-def calls(elf: Elf, start: int, left_open: Mapping[int, str]) -> Calls | None:
+def calls(elf: Elf, start: int, left_open: Mapping[int, str], own: Mapping[int, int] = NOTHING) -> Calls | None:
     """Return what the code at `start` calls of `left_open` (slot address -> name); None when it cannot be known.
 
-    Raises nothing: code that leaves the file is code that cannot be known.
+    `own` are slots that are bound to functions of this object (slot address -> address as linked). Raises nothing:
+    code that leaves the file is code that cannot be known.
     """
     if elf.machine != EM_X86_64 or not elf.layout.is64:
         return None
     try:
-        perhaps, leaves = _perhaps(elf, start, left_open)
-        return Calls(_surely(elf, start, left_open) if perhaps else None, perhaps, leaves)
+        perhaps, leaves = _perhaps(elf, start, left_open, own)
+        return Calls(_surely(elf, start, left_open, own) if perhaps else None, perhaps, leaves)
     except (_UnknownError, ElfError):
         return None
 
 
-def _surely(elf: Elf, start: int, left_open: Mapping[int, str]) -> str | None:
+def _surely(elf: Elf, start: int, left_open: Mapping[int, str], own: Mapping[int, int]) -> str | None:
     """Follow the one way that there is, up to the first decision, foreign function or end."""
     place = start
     returns: list[int] = []
     for _ in range(MOST):
-        at = _instruction(elf, place)
+        at = _through(_instruction(elf, place), own)
         if at.kind in ("slot-call", "slot-jump"):
             return left_open.get(at.target)
         if at.kind == "next":
@@ -110,7 +112,9 @@ def _surely(elf: Elf, start: int, left_open: Mapping[int, str]) -> str | None:
     return None
 
 
-def _perhaps(elf: Elf, start: int, left_open: Mapping[int, str]) -> tuple[tuple[str, ...], bool]:
+def _perhaps(
+    elf: Elf, start: int, left_open: Mapping[int, str], own: Mapping[int, int]
+) -> tuple[tuple[str, ...], bool]:
     """Follow every way, and see whether one leaves the object. A call is followed into and past."""
     todo = [start]
     seen: set[int] = set()
@@ -131,7 +135,7 @@ def _perhaps(elf: Elf, start: int, left_open: Mapping[int, str]) -> tuple[tuple[
         guarded = _IF_DEFINED.match(elf.around(place, 2 * _LONGEST))
         if guarded:
             known.add(place + guarded.start(1))
-        at = _instruction(elf, place)
+        at = _through(_instruction(elf, place), own)
         if at.kind in ("slot-call", "slot-jump"):
             if at.target in left_open:
                 found[left_open[at.target]] = None
@@ -142,6 +146,13 @@ def _perhaps(elf: Elf, start: int, left_open: Mapping[int, str]) -> tuple[tuple[
         if at.kind in ("call", "jump", "branch"):
             todo.append(at.target)
     return tuple(found), leaves
+
+
+def _through(at: _Instruction, own: Mapping[int, int]) -> _Instruction:
+    """Return a call or jump through a slot as one to the function of this object that the slot is bound to."""
+    if at.kind in ("slot-call", "slot-jump") and at.target in own:
+        return _Instruction(at.length, at.kind.removeprefix("slot-"), own[at.target])
+    return at
 
 
 def _instruction(elf: Elf, place: int) -> _Instruction:

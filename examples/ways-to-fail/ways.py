@@ -1,0 +1,175 @@
+#!/usr/bin/env python3
+"""One tiny example for each other way to fail: what builds it, what the real loader says, and what dlwhy says.
+
+    examples/ways-to-fail/ways.py [WAY]     builds it, opens it, and lets dlwhy explain it; without WAY: all, as a table
+
+The text and the build of each way are in NAME.sh; how it is opened is in the table below.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent), str(HERE.parent.parent / "src")]
+
+from lab import MissingError, Row, built, clean, need, prediction, run, version
+
+import dlwhy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NAME = "ways-to-fail"
+
+
+class Way(NamedTuple):
+    """How a way to fail is opened."""
+
+    steps: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...] = ()
+    """Variables; a value that begins with "./" is a file or directory of the example."""
+    opener: str = "opener"
+    suite: str | None = None
+    """The Debian suite whose loader is asked, where the own one is older than that."""
+    since: tuple[int, int] = (0, 0)
+    """The glibc from which on the own loader says it too."""
+    needs: tuple[str, ...] = ("gcc",)
+
+
+WAYS: dict[str, tuple[Way, ...]] = {
+    "alignment": (Way(("./alignment.so",)),),
+    "forced-dynamic": (Way(("./forced-dynamic.so",)), Way(("./libowner.so", "./forced-dynamic.so"))),
+    "audit": tuple(
+        Way((f"./takes-{size}.so",), environment)
+        for size in range(1600, 1985, 64)
+        for environment in ((), (("LD_AUDIT", "./audit.so"),))
+    ),
+    "innocent": (Way(("./libowner.so",)), Way(("./innocent.so",))),
+    "two-libgomps": (
+        Way(("./user-a.so", "./user-b.so")),
+        Way(("./others.so", "./user-a.so", "./user-b.so")),
+    ),
+    "glibcxx": (Way(("./glibcxx.so",), (("LD_LIBRARY_PATH", "./old"),), needs=("gcc", "g++")), Way(("./glibcxx.so",))),
+    "execstack": (Way(("./execstack.so",), suite="trixie", since=(2, 41)),),
+    "pie": (Way(("./pie.so",)),),
+    "wrong-machine": (
+        Way(("libanswer-of-another-machine.so",), (("LD_LIBRARY_PATH", "./"),)),
+        Way(("./libanswer-of-another-machine.so",)),
+    ),
+    "dependency": (Way(("./dependency.so",)),),
+    "runpath": (Way(("./runpath-enable.so",)), Way(("./runpath-disable.so",))),
+    "musl": (Way(("./musl.so",), opener="musl-opener", needs=("gcc", "musl-gcc")),),
+}
+"""Way -> what is asked of it. Where two stand, one shows the difference."""
+
+_OLD_LIBSTDCXX = "glibcxx"
+
+
+def place_of(name: str) -> Path:
+    """Return the directory in which a way is built. Raises `MissingError` when it cannot be."""
+    need(*WAYS[name][0].needs)
+    more = {"BULLSEYE": str(_sysroot("bullseye"))} if name == _OLD_LIBSTDCXX else {}
+
+    def make(place: Path) -> None:
+        run(["gcc", "-o", "opener", "opener.c", "-ldl"], place)
+        run(["sh", "-eu", f"{name}.sh"], place, **more)
+
+    return built(f"{NAME}-{name}", HERE, make, version("gcc", "--version"))
+
+
+def _sysroot(suite: str) -> Path:
+    """Return another release of Debian, unpacked. Raises `MissingError` without an archive or a network."""
+    from tests.oracle.sysroots import sysroot
+
+    root, why = sysroot(suite)
+    if root is None:
+        raise MissingError(f"needs Debian's {suite}: {why}")
+    return root
+
+
+def _loader(way: Way) -> tuple[Path, str] | None:
+    """Return the loader to start explicitly, and its library path; None for the program's own."""
+    release = tuple(int(number) for number in platform.libc_ver()[1].split(".")[:2])
+    if way.suite is None or release >= way.since:
+        return None
+    root = _sysroot(way.suite)
+    triplet = run(["gcc", "-print-multiarch"], HERE).strip()
+    (loader,) = sorted(root.glob(f"usr/lib/{triplet}/ld-linux*.so.*")) or [root / "lib64/ld-linux-x86-64.so.2"]
+    return loader, f"{root}/usr/lib/{triplet}:{root}/lib/{triplet}"
+
+
+def _environment(way: Way, place: Path) -> dict[str, str]:
+    at = {name: str(place / value) if value.startswith("./") else value for name, value in way.environment}
+    return {**clean(), **at}
+
+
+def real(way: Way, place: Path) -> str:
+    """Return what the real loader says."""
+    words = [f"./{way.opener}", *way.steps]
+    explicit = _loader(way)
+    if explicit is not None:
+        words = [str(explicit[0]), "--library-path", explicit[1], *words]
+    env = _environment(way, place)
+    done = subprocess.run(words, cwd=place, capture_output=True, text=True, check=False, env=env)
+    return done.stdout.strip() or done.stderr.strip() or f"exit status {done.returncode}"
+
+
+def foretold(way: Way, place: Path) -> dlwhy.CheckReport:
+    """Return dlwhy's report of the same."""
+    host = dlwhy.Host.executable(f"./{way.opener}", env=_environment(way, place))
+    explicit = _loader(way)
+    loader, library_path = (str(explicit[0]), explicit[1]) if explicit is not None else (None, None)
+    steps = [f"now:{step}" for step in way.steps]
+    return dlwhy.check(steps, host, cwd=str(place), loader=loader, library_path=library_path)
+
+
+def rows() -> Iterator[Row]:
+    """Yield what the real loader says to each way, beside what dlwhy says; one that cannot be built says why."""
+    for name, ways in WAYS.items():
+        place = place_of(name)
+        for way in ways:
+            told = " ".join([*(f"{name}={value}" for name, value in way.environment), *way.steps])
+            yield Row(NAME, f"{name}: {told}", real(way, place), prediction(foretold(way, place)))
+
+
+def main(words: list[str]) -> int:
+    """Show one way, or all of them as a table."""
+    if words not in ([name] for name in WAYS):
+        from run import show
+
+        return show([NAME])
+    (name,) = words
+    try:
+        place = place_of(name)
+        for line in (HERE / f"{name}.sh").read_text("utf-8").splitlines():
+            if not line.startswith("#"):
+                break
+            print(line[2:])
+        for way in WAYS[name]:
+            print(f"\n$ {' '.join([*map('='.join, way.environment), f'./{way.opener}', *way.steps])}")
+            print(f"{real(way, place)}\n\n$ dlwhy check {' '.join(way.steps)}", flush=True)
+            print(dlwhy_says(way, place))
+    except MissingError as missing:
+        print(f"{name}: {missing}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def dlwhy_says(way: Way, place: Path) -> str:
+    """Return the text of dlwhy's report, as the command prints it."""
+    explicit = _loader(way)
+    options = [] if explicit is None else ["--loader", str(explicit[0]), "--library-path", explicit[1]]
+    steps = [f"now:{step}" for step in way.steps]
+    words = [str(HERE.parent.parent / "dlwhy"), "check", "--host", f"./{way.opener}", *options, *steps]
+    env = {**os.environ, **_environment(way, place)}
+    return subprocess.run(words, cwd=place, capture_output=True, text=True, check=False, env=env).stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
