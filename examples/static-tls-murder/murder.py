@@ -83,7 +83,7 @@ def rows() -> Iterator[Row]:
         for name in ("story", "constructor"):
             path = addon(name)
             told = f"{host}: {VARIANTS[name].told}, with LD_PRELOAD of it"
-            yield Row(NAME, told, node_says(path, host, LD_PRELOAD=str(path)), _preloaded(path, host))
+            yield Row(NAME, told, node_says(path, host, LD_PRELOAD=str(path)), preloaded(path, host))
 
 
 def _tunable(host: str, path: Path) -> Iterator[Row]:
@@ -99,7 +99,7 @@ def _tunable(host: str, path: Path) -> Iterator[Row]:
         yield Row(NAME, f"{host}: as in the story, {told}", real, prediction(foretold([path], host, environment)))
 
 
-def _preloaded(path: Path, host: str) -> str:
+def preloaded(path: Path, host: str) -> str:
     """What dlwhy says of LD_PRELOAD: the load succeeds, but node may miss the registration."""
     report = foretold([path], host)
     refused = [one.why for one in report.not_cures if "LD_PRELOAD" in one.title]

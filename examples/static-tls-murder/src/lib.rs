@@ -3,7 +3,8 @@
 //! `require` gives `{ retries() }`, which asks the update check of `selfupdate`, and, where the Go part is linked in,
 //! `greetings()`, which asks that.
 
-use std::ffi::{c_char, c_void, CStr};
+use std::ffi::CStr;
+use std::os::raw::{c_char, c_void};
 use std::ptr::null_mut;
 
 type Env = *mut c_void;
@@ -39,7 +40,8 @@ fn number(env: Env, value: u32) -> Value {
     made
 }
 
-fn export(env: Env, exports: Value, name: &CStr, call: Callback) {
+fn export(env: Env, exports: Value, name: &[u8], call: Callback) {
+    let name = CStr::from_bytes_with_nul(name).expect("a zero at the end");
     let mut made = null_mut();
     unsafe {
         napi_create_function(env, name.as_ptr(), name.to_bytes().len(), call, null_mut(), &mut made);
@@ -48,9 +50,9 @@ fn export(env: Env, exports: Value, name: &CStr, call: Callback) {
 }
 
 extern "C" fn init(env: Env, exports: Value) -> Value {
-    export(env, exports, c"retries", retries);
+    export(env, exports, b"retries\0", retries);
     #[cfg(butler)]
-    export(env, exports, c"greetings", greetings);
+    export(env, exports, b"greetings\0", greetings);
     exports
 }
 
@@ -84,15 +86,15 @@ mod constructor {
     static mut MODULE: Module = Module {
         version: 1,
         flags: 0,
-        file: c"lib.rs".as_ptr(),
+        file: b"lib.rs\0".as_ptr().cast(),
         register: init,
-        name: c"valet".as_ptr(),
+        name: b"valet\0".as_ptr().cast(),
         private: null_mut(),
         reserved: [null_mut(); 4],
     };
 
     extern "C" fn announce() {
-        unsafe { napi_module_register(&raw mut MODULE) }
+        unsafe { napi_module_register(std::ptr::addr_of_mut!(MODULE)) }
     }
 
     #[used]

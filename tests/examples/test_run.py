@@ -1,0 +1,63 @@
+"""Every example from end to end: what the real loader says is what dlwhy said before."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SCRIPT = ROOT / "examples/run.py"
+EXAMPLES = re.findall(r'(?m)^    "([\w-]+)": "[\w/-]+\.py",$', SCRIPT.read_text("utf-8"))
+
+
+def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the script that runs examples."""
+    env = {**os.environ, **environment}
+    return subprocess.run([sys.executable, SCRIPT, *words], capture_output=True, text=True, check=False, env=env)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example(name: str) -> None:
+    """All predictions of an example are equal to what was seen."""
+    done = run(name)
+    if " cannot be reached" in done.stdout or "failed to download" in done.stdout:
+        pytest.skip(f"not run: {done.stdout.splitlines()[1]}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    number, of = re.findall(r"(\d+) of (\d+) predictions equal", done.stdout)[-1]
+    assert int(number) == int(of) > 0
+
+
+def test_every_directory_is_an_example() -> None:
+    """No example is left out of the one command."""
+    folders = {path.name for path in (ROOT / "examples").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders == set(EXAMPLES)
+
+
+def test_a_tool_is_missing(tmp_path: Path) -> None:
+    """Without a compiler each example says in one line what it needs and how to get it; the others go on."""
+    done = run(PATH=str(tmp_path), DLWHY_CACHE=str(tmp_path / "cache"))
+    assert done.returncode == 1
+    assert done.stdout.count("not run: needs ") == len(EXAMPLES)
+    assert "apt-get install" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_nowhere_to_build(tmp_path: Path) -> None:
+    """A cache that cannot be written is one sentence too."""
+    (tmp_path / "file").write_text("")
+    done = run("ways-to-fail", DLWHY_CACHE=str(tmp_path / "file"))
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "not run: cannot write below" in done.stdout
+
+
+def test_no_such_example() -> None:
+    """A name that is none is a wrong use."""
+    done = run("nonsense")
+    assert done.returncode == 2
+    assert "no example nonsense" in done.stderr
