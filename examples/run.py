@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 EXAMPLES = {
     "who-wants-tls": "who-wants-tls/counters.py",
     "static-tls-murder": "static-tls-murder/murder.py",
-    "detective-work": "detective-work/tools.py",
+    "detective-work": "detective-work/detective.py",
     "ways-to-fail": "ways-to-fail/ways.py",
 }
 """Name -> the script, whose `rows` yields its rows."""

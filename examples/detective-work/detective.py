@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The article's own tools, each classic command beside a few lines over dlwhy's library that find the same, or more.
 
-    examples/detective-work/tools.py [TOOL [FILE]]
+    examples/detective-work/detective.py [TOOL [FILE]]
 
 TOOL is dependencies, segment, variables, preload or debug; without one all of them compare their figures. FILE is an
 ELF file, the crime scene's index.node without one.
