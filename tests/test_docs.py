@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from tests.cli.run import COMMAND, ENVIRONMENT, dlwhy
 from tests.fixtures.real_hosts import need
 from tests.oracle.packages import fetched
 from tests.oracle.sysroots import cache
+from tools.examples import CASE, Example, Stage, examples, pages, recorded, stage, versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,50 +27,19 @@ README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MATRIX = re.compile(r"```text\n\$ (dlwhy .*)\n(?s:(.*?))```")
 """An example about a package of a registry, which is downloaded once, in the very release that is shown."""
-EXAMPLE = re.compile(r"```console\n\$ (.*)\n(?s:(.*?))```")
-RECORDED = re.compile(r"<!-- recorded with: (.*) -->")
-PACKAGES = ("libc6", "libgomp1", "libjemalloc2", "libmimalloc2.0", "libstdc++6", "libtcmalloc-minimal4", "nodejs")
-CASE = "/tmp/the-case"
-"""Where the README builds the library of its picture; as long as the directory that the test builds it in."""
-
-
-def versions() -> str:
-    """The releases of what the examples look at, as the distribution names them."""
-    told = []
-    for name in PACKAGES:
-        done = subprocess.run(
-            ["dpkg-query", "--show", "--showformat=${Version}", name], capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        told.append(f"{name} {done.stdout.strip() or 'missing'}")
-    return ", ".join(told)
+EXAMPLES = [
+    pytest.param(page, one, id=f"{page.name}: {one.command}")
+    for page in pages()
+    for one in examples(page.read_text("utf-8"))
+]
 
 
 @pytest.fixture(scope="module")
-def case() -> Iterator[str]:
-    """The story's library in a directory whose path is as long as the one that the README names."""
+def place() -> Iterator[Stage]:
+    """Where the examples are run, with the installed command."""
     need("gcc")
-    with tempfile.TemporaryDirectory(prefix="", dir="/tmp") as made:
-        assert len(made) == len(CASE)
-        subprocess.run([ROOT / "examples/story.sh", made], check=True, capture_output=True)
+    with stage(cache(), COMMAND) as made:
         yield made
-
-
-def output(command: str, case: str) -> str:
-    """What an example prints, at 100 columns, with the README's name of the case."""
-    words = command.removeprefix("./dlwhy ").replace(CASE, case).split()
-    env = {**ENVIRONMENT, "COLUMNS": "100"}
-    done = subprocess.run([COMMAND, *words], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
-    assert done.stderr == ""
-    return done.stdout.replace(case, CASE)
-
-
-def update() -> None:
-    """Write the examples of the README anew, with the releases that they were made with (DLWHY_UPDATE=1)."""
-    text = README.read_text("utf-8")
-    with tempfile.TemporaryDirectory(prefix="", dir="/tmp") as made:
-        subprocess.run([ROOT / "examples/story.sh", made], check=True, capture_output=True)
-        text = EXAMPLE.sub(lambda found: f"```console\n$ {found[1]}\n{output(found[1], made)}```", text)
-    README.write_text(RECORDED.sub(lambda _: f"<!-- recorded with: {versions()} -->", text), "utf-8")
 
 
 def registry(command: str) -> str:
@@ -100,23 +69,19 @@ def update_matrices() -> None:
     README.write_text(MATRIX.sub(lambda found: f"```text\n$ {found[1]}\n{registry(found[1])}```", text), "utf-8")
 
 
-if os.environ.get("DLWHY_UPDATE"):
-    update()
-    if known():
-        update_matrices()
-
-EXAMPLES = EXAMPLE.findall(README.read_text("utf-8"))
+if os.environ.get("DLWHY_UPDATE") and known():
+    update_matrices()
 
 
 @pytest.mark.machine
-@pytest.mark.parametrize(("command", "shown"), EXAMPLES, ids=[command for command, _ in EXAMPLES])
-def test_examples_of_the_readme(case: str, command: str, shown: str) -> None:
-    """Each example prints what the README shows, where the libraries are of the releases that it was made with."""
-    recorded = RECORDED.search(README.read_text("utf-8"))
-    assert recorded is not None
-    if recorded[1] != versions():
-        pytest.skip("not run: the README was made with other releases of the libraries it shows")
-    assert output(command, case) == shown
+@pytest.mark.slow
+@pytest.mark.parametrize(("page", "example"), EXAMPLES)
+def test_examples(place: Stage, page: Path, example: Example) -> None:
+    """Each example prints what its page shows, where all it needs is of the releases that it was made with."""
+    if recorded() != versions():
+        pytest.skip("not run: the pages were made with other releases of what they show")
+    made = place.output(example.command)
+    assert made == example.shown or (example.timed and made), f"{page}: run python -m tools.examples"
 
 
 @pytest.mark.parametrize(
@@ -132,10 +97,10 @@ def test_matrices_of_the_readme(command: str, shown: str) -> None:
         pytest.skip(f"not run: {error}")
 
 
-def test_the_picture_is_one_of_a_failure(case: str) -> None:
+def test_the_picture_is_one_of_a_failure(place: Stage) -> None:
     """Whatever releases this machine has, the story's library fails as in the picture, and the same bytes are told."""
     need("node")
-    made = output(f"./dlwhy check {CASE}/index.node", case)
+    made = place.output(f"./dlwhy check {CASE}/index.node")
     assert "cannot allocate memory in static TLS block" in made
     assert "its TLS segment of 4720 bytes" in " ".join(made.split())
     assert re.search(r"rand \(crate\) +4248 +90 %", made)

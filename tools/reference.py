@@ -78,19 +78,19 @@ def library() -> str:
     lines: list[str] = []
     for name in ("check", "each", "tls", "tree", "unresolved", "capture"):
         function = getattr(api, name)
-        lines += [f"### dlwhy.{name}", "", "```python", _signature("api", name), "```", "", _text(function.__doc__), ""]
-    lines += ["### dlwhy.Host", "", _text(api.Host.__doc__), ""]
+        lines += [f"## dlwhy.{name}", "", "```python", _signature("api", name), "```", "", _text(function.__doc__), ""]
+    lines += ["## dlwhy.Host", "", _text(api.Host.__doc__), ""]
     for name in ("executable", "plain", "profile", "inferred", "named"):
         made = _signature("api", name, "Host").removeprefix("def ")
         lines.append(f"- `Host.{made}`: {' '.join(_text(getattr(api.Host, name).__doc__).split())}")
     others = "`tls` takes `sysroot`, `unresolved` all but `caller`"
-    lines += ["", "### dlwhy.Profile", "", _docstring("hosts/profile", "Profile"), ""]
-    lines += ["", "### Options", "", f"The keywords of `check`, `each`, `tree` and `capture` ({others}):", ""]
+    lines += ["", "## dlwhy.Profile", "", _docstring("hosts/profile", "Profile"), ""]
+    lines += ["", "## Options", "", f"The keywords of `check`, `each`, `tree` and `capture` ({others}):", ""]
     lines += ["| keyword | what it is |", "|---|---|"]
     lines += [f"| `{name}` | {_line(told)} |" for name, told in _fields("api", "Options")]
-    lines += ["", "### Errors", "", "```", _docstring("errors"), "```", ""]
+    lines += ["", "## Errors", "", "```", _docstring("errors"), "```", ""]
     reports = [name for name, home in _HOME.items() if home == "report"]
-    lines += ["### Reports", "", "The fields are the keys of the JSON: [the report](report.md).", ""]
+    lines += ["## Reports", "", "The fields are the keys of the JSON: [the report](report.md).", ""]
     lines += [f"- `dlwhy.{name}`: {_line(_docstring('report', name))}" for name in reports]
     return "\n".join(lines).rstrip()
 

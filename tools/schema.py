@@ -132,14 +132,14 @@ def as_markdown() -> str:
     for name in [*REPORTS, *(name for name in records if name not in REPORTS)]:
         node = records[name]
         command = getattr(report, name).command if name in REPORTS else None
-        lines += [f"### {name}", "", (ast.get_docstring(node) or "").splitlines()[0], ""]
+        lines += [f"## {name}", "", (ast.get_docstring(node) or "").splitlines()[0], ""]
         if command:
             lines += [f'Begins with `"schema": {report.SCHEMA}`, `"command": "{command}"` and `"exit_status"`.', ""]
         lines += ["| key | type | what it is |", "|---|---|---|"]
         lines += [f"| `{key}` | {_words(kind)} | {_cell(told)} |" for key, kind, told in fields(node)]
         lines.append("")
     for name, meanings in report.VALUES.items():
-        lines += [f"### {name}", "", "| word | meaning |", "|---|---|"]
+        lines += [f"## {name}", "", "| word | meaning |", "|---|---|"]
         lines += [f"| `{word}` | {_cell(meaning)} |" for word, meaning in meanings.items()]
         lines.append("")
     return "\n".join(lines).rstrip()

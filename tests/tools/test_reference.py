@@ -46,7 +46,7 @@ def test_tables_have_a_row_for_each() -> None:
     assert all(f"| `{name}` | {rule.severity} | {rule.title} |" in reference.rules() for name, rule in RULES.items())
     page = schema.as_markdown()
     for name in schema.schema()["$defs"]:
-        assert name == "Kind" or f"### {name}\n" in page
+        assert name == "Kind" or f"## {name}\n" in page
 
 
 def test_tables_are_tables() -> None:

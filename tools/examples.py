@@ -1,0 +1,138 @@
+"""The examples in the documentation: each is a command with what it prints, to be run and compared, or written anew.
+
+`python -m tools.examples [PAGE...]` runs those of these pages, by default of all, and writes down what they print.
+An example is a fenced block of `console` whose first line begins with "$ ". Of one marked `console timed`, whose
+figures differ from run to run, only the exit status counts.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCK = re.compile(r"```console(?P<timed> timed)?\n\$ (?P<command>.*)\n(?P<shown>(?s:.*?))```")
+RECORDED = re.compile(r"<!-- recorded with: (.*) -->")
+PACKAGES = (
+    "libc6", "libgomp1", "libjemalloc2", "libmimalloc2.0", "libstdc++6", "libtcmalloc-minimal4", "nodejs", "gcc",
+)  # fmt: skip
+TOOLS = (("rustc", "--version"), ("go", "version"))
+CASE, LABS = "/tmp/the-case", "/tmp/the-labs"
+"""Where pages say that the library of the README's picture, and what the scripts of examples/ build, are."""
+_DIGEST = re.compile(r"(/tmp/the-labs/examples/[\w.-]+-)[0-9a-f]{12}")
+
+
+class Example(NamedTuple):
+    """One example of a page."""
+
+    command: str
+    shown: str
+    timed: bool
+
+
+def pages() -> list[Path]:
+    """Return every page that may hold examples."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def examples(text: str) -> list[Example]:
+    """Return the examples of a page's text."""
+    return [Example(one["command"], one["shown"], bool(one["timed"])) for one in BLOCK.finditer(text)]
+
+
+def versions() -> str:
+    """Return the releases of what the examples look at and are built with."""
+    query = ("dpkg-query", "--show", "--showformat=${Version}")
+    told = [f"{name} {_said(*query, name) or 'missing'}" for name in PACKAGES]
+    for tool, asked in TOOLS:
+        found = re.search(r"\d+\.\d+(?:\.\d+)?", _said(tool, asked))
+        told.append(f"{tool} {found[0] if found else 'missing'}")
+    return ", ".join(told)
+
+
+def recorded() -> str:
+    """Return the releases that the examples were written down with."""
+    found = RECORDED.search((ROOT / "README.md").read_text("utf-8"))
+    assert found is not None
+    return found[1]
+
+
+def _said(*words: str) -> str:
+    try:
+        return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        return ""
+
+
+class Stage:
+    """Where examples are run: in directories with names as long as those that pages show, so that lines break alike."""
+
+    def __init__(self, case: str, labs: str, command: str | os.PathLike[str]) -> None:
+        self._case, self._labs, self._command = case, labs, os.fspath(command)
+
+    def output(self, command: str) -> str:
+        """Return what an example prints, at 100 columns, with the names that the pages show.
+
+        Raises `ChildProcessError` with what it says to standard error, which no example does.
+        """
+        words = shlex.split(command.replace(CASE, self._case).replace(LABS, self._labs))
+        words[0] = self._command if words[0] == "./dlwhy" else words[0]
+        env = {
+            "PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "LC_ALL": "C.UTF-8", "COLUMNS": "100",
+            "DLWHY_CACHE": self._labs, **{key: os.environ[key] for key in ("PYTHONPATH",) if key in os.environ},
+        }  # fmt: skip
+        done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600, check=False)
+        if done.stderr or done.returncode not in (0, 10, 11):
+            raise ChildProcessError(f"{command}: exit status {done.returncode}: {done.stderr.strip() or done.stdout}")
+        return _DIGEST.sub(rf"\g<1>{'0' * 12}", done.stdout.replace(self._case, CASE).replace(self._labs, LABS))
+
+
+@contextmanager
+def stage(cache: Path, command: str | os.PathLike[str] = ROOT / "dlwhy") -> Iterator[Stage]:
+    """Give the library of the README's picture and a short name for `cache`, where the scripts of examples/ build."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="", dir="/tmp") as case:
+        assert len(case) == len(CASE)
+        subprocess.run([ROOT / "examples/story.sh", case], check=True, capture_output=True)
+        labs = f"{case[:-1]}-"
+        os.symlink(cache, labs)
+        try:
+            yield Stage(case, labs, command)
+        finally:
+            os.unlink(labs)
+
+
+def written(text: str, place: Stage) -> str:
+    """Return a page's text with every example run and what it prints written down."""
+    return BLOCK.sub(
+        lambda one: f"```console{one['timed'] or ''}\n$ {one['command']}\n{place.output(one['command'])}```", text
+    )
+
+
+def main(words: list[str]) -> int:
+    """Write the examples of pages anew, and in the README what they were made with."""
+    from tests.oracle.sysroots import cache
+
+    with stage(cache()) as place:
+        for page in [Path(word).resolve() for word in words] or pages():
+            text = page.read_text("utf-8")
+            if examples(text):
+                print(page.relative_to(ROOT))
+                page.write_text(written(text, place), "utf-8")
+    readme = ROOT / "README.md"
+    readme.write_text(RECORDED.sub(f"<!-- recorded with: {versions()} -->", readme.read_text("utf-8")), "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
