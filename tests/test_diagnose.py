@@ -157,9 +157,12 @@ def test_the_bill_is_of_the_failing_step(tmp_path: Path) -> None:
 
 
 def test_tls_of_an_object_file_and_an_archive(tmp_path: Path) -> None:
-    """What is not linked yet has no TLS segment: `tls` says so in one sentence instead of a bill."""
+    """Of what is not linked yet `tls` says who will force static TLS: in the story's archive one of two members."""
     story(tmp_path)
-    for name, word in (("go.o", "object file"), ("libgo.a", "archive")):
-        (file,) = dlwhy.tls([tmp_path / name]).files
-        assert file.tls is None
-        assert file.error is not None and word in file.error and "\n" not in file.error
+    (alone,) = dlwhy.tls([tmp_path / "go.o"]).files
+    assert (alone.kind, alone.error, alone.tls, len(alone.triggers)) == ("object", None, None, 1)
+    (file,) = dlwhy.tls([tmp_path / "libgo.a"]).files
+    assert (file.kind, file.error, file.members_total, len(file.members)) == ("archive", None, 2, 2)
+    assert file.tls is not None and file.tls.size == 8
+    (trigger,) = file.triggers
+    assert trigger.owner == "Go runtime" and [one.owner for one in trigger.users] == ["go.o"]

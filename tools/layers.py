@@ -46,7 +46,9 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
             "attribute.demangle", "attribute.ledger", "attribute.companions", "attribute.linker_map",
             "attribute.evidence", "attribute.variables", "attribute.triggers", "attribute.slots",
             "attribute.code_x86_64", "attribute.code_aarch64", "attribute.sites", "attribute.frames",
-            "attribute.go_table", "attribute.functions", "attribute.accesses", "attribute.bill", "attribute.remarks",
+            "attribute.go_table", "attribute.functions", "attribute.accesses", "attribute.bill",
+            "attribute.static_library", "attribute.object_models", "attribute.object_accesses",
+            "attribute.objects", "attribute.remarks",
             "attribute.calls", "attribute.graph", "attribute.embedded", "attribute.installed",
             "attribute.suspects",
         ),
@@ -59,13 +61,14 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "L5": (
         "the one road from a question to a report, or to a profile",
         (
-            "origins", "bills", "diagnose", "trees", "archives", "walk", "load_sets", "matrix", "brought", "floors",
-            "recording", "capturing",
+            "origins", "bills", "unlinked", "diagnose", "trees", "archives", "walk", "load_sets", "matrix", "brought",
+            "floors", "recording", "capturing",
         ),
     ),
     "L6": (
         "a report → text",
-        ("render", "render.json_v1", "render.style", "render.text_tls", "render.text_unresolved", "render.text",
+        ("render", "render.json_v1", "render.style", "render.text_unlinked", "render.text_tls",
+         "render.text_unresolved", "render.text",
          "render.text_tree", "render.notes", "render.text_matrix", "render.markdown", "render.text_floor"),
     ),
     "L7": ("the command", ("cli", "cli.plain", "cli.arguments", "cli.main", "__main__")),
@@ -81,6 +84,7 @@ AHEAD = {
     ("api", "capturing"): "as above",
     ("api", "matrix"): "as above",
     ("api", "floors"): "as above",
+    ("bills", "unlinked"): "object files are examined only when one is named",
     ("loader.process", "loader.unresolved"): "all that a load lacks is listed only when it lacks something",
     ("attribute.owners", "attribute.demangle"): "names are unfolded only when there are any",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dlwhy.elf.constants import ET_REL
-from dlwhy.errors import DlwhyError, ElfError, FilesError, UnsupportedError, UsageError
+from dlwhy.errors import DlwhyError, ElfError, FilesError, UsageError
 from dlwhy.files import Files
 from dlwhy.loader.faults import Unknown
 from dlwhy.report import FAILS, Access, CodeUser, Finding, Share, TlsFile, TlsObject, TlsReport, Trigger
@@ -58,25 +58,28 @@ def bill_of(elf: Elf, name: str, others: list[tuple[Elf, str]]) -> TlsObject:
     from dlwhy.attribute.variables import library_name
 
     made = bill(elf)
-    triggers = [_trigger(one, name) for one in made.triggers if one.own or not others]
+    triggers = [shown_trigger(one, name) for one in made.triggers if one.own or not others]
     for other, shown in others:
         forced = explained(other, triggers_into(other, elf), sites(other), library_name(other))
-        triggers += [_trigger(one, shown) for one in forced]
-    return _tls_object(made, name, tuple(triggers))
+        triggers += [shown_trigger(one, shown) for one in forced]
+    return shown_object(made, name, tuple(triggers))
 
 
-def _tls_object(made: Bill, name: str, triggers: tuple[Trigger, ...]) -> TlsObject:
+def shown_object(made: Bill, name: str, triggers: tuple[Trigger, ...]) -> TlsObject:
+    """Return a bill as the report has it, of the object that is called `name` there."""
     return TlsObject(
-        name, made.size, made.align, made.model, _shares(made.shares), made.padding, made.unattributed, triggers,
-        (), _shares(made.owners), made.notes,
+        name, made.size, made.align, made.model, shown_shares(made.shares), made.padding, made.unattributed, triggers,
+        (), shown_shares(made.owners), made.notes,
     )  # fmt: skip
 
 
-def _shares(made: tuple[BillShare, ...]) -> tuple[Share, ...]:
+def shown_shares(made: tuple[BillShare, ...]) -> tuple[Share, ...]:
+    """Return shares as the report has them."""
     return tuple(Share(s.owner, s.kind, s.bytes, s.variable, s.unit, s.evidence) for s in made)
 
 
-def _trigger(t: BillTrigger, name: str) -> Trigger:
+def shown_trigger(t: BillTrigger, name: str) -> Trigger:
+    """Return a trigger as the report has it, in the object that is called `name` there."""
     users = tuple(CodeUser(*one) for one in t.users)
     return Trigger(
         t.owner, t.variable, t.relocation, t.accesses, t.functions, name, t.relocations, t.own, t.functions_total,
@@ -120,17 +123,21 @@ def _tls_file(path: str, reader: Files, options: Options, lock: Lock | None) -> 
             path, view.read_errno, "is a directory" if reader.kind(path) == "directory" else "cannot be read"
         )
     if view.head[:8] in (b"!<arch>\n", b"!<thin>\n"):
-        raise UnsupportedError(f"{path}: an archive: its members are not linked yet; name the library they went into")
+        from dlwhy.unlinked import archive
+
+        return archive(view, reader, options)
     elf = Elf(view)
     if elf.type == ET_REL:
-        raise UnsupportedError(f"{path}: an object file: it is not linked yet; name the library that it went into")
+        from dlwhy.unlinked import object_file
+
+        return object_file(elf, options)
     if elf.debug_only:
         return TlsFile(
             path, f"{path}: a separate debug file: it has names, but no bytes that are ever loaded", None, ()
         )
     evidence = gather(elf, reader, (*options.debug_dirs, *DIRECTORIES), options.map)
     made = bill(elf, evidence, options.code)
-    shown = _tls_object(made, path, tuple(_trigger(one, path) for one in made.triggers))
+    shown = shown_object(made, path, tuple(shown_trigger(one, path) for one in made.triggers))
     if made.size:
         from dlwhy.origins import explained
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     Stage = str
     Severity = str
     Disposition = str
+    FileKind = str
     ShareKind = str
     AccessModel = str
     PackageKind = str
@@ -66,14 +67,20 @@ VALUES: dict[str, dict[str, str]] = {
         "TLSDESC": "a function that a descriptor names tells the address: static when there is room",
         "general-dynamic": "__tls_get_addr tells the address of one variable",
         "local-dynamic": "__tls_get_addr tells where the object's own segment is, for all its variables",
+        "local-dynamic offset": "where in its object's segment a variable is, behind a local-dynamic access",
         "local-exec": "the offset from the thread pointer stands in the code: programs only",
+    },
+    "FileKind": {
+        "linked": "a library or program, or a separate debug file",
+        "object": "an object file, by itself or in an archive",
+        "archive": "an archive of object files (.a, .rlib)",
     },
     "ShareKind": {
         "crate": "a Rust crate, told by the mangled name or the codegen unit",
         "namespace": "a C++ namespace, told by the mangled name",
         "go": "the Go runtime, or of code a Go package",
         "archive": "a static library, told by the linker's map",
-        "unit": "a source file, told by its file symbol, or an object file, told by the linker's map",
+        "unit": "a source file, told by its file symbol, or an object file, by itself or told by the linker's map",
         "library": "the library itself: nothing tells more",
     },
     "PackageKind": {
@@ -305,7 +312,7 @@ class Access(Record):
     variable: str | None
     """The variable, demangled; None when nothing names it."""
     offset: int | None
-    """Bytes from the start of the segment; None for another module's variable and for local-dynamic."""
+    """Bytes from the start of the segment; None for another module's variable, for local-dynamic, before the link."""
     model: AccessModel
     """The access model that the instructions show."""
     sites: int
@@ -568,6 +575,14 @@ class TlsFile(Record):
     """Bytes of code that were searched; None when the code was not searched."""
     findings: tuple[Finding, ...] = ()
     """What else is worth knowing: evidence that was not believed or not read, dangers that have not come true yet."""
+    kind: FileKind = "linked"
+    """Whether the file is linked; the bill of one that is not is what it would bring into a link."""
+    members: tuple[TlsFile, ...] = ()
+    """Of an archive: its object files that define or use thread-local variables, and what could not be examined."""
+    members_total: int | None = None
+    """How many members an archive has; None of what is no archive."""
+    members_foreign: int = 0
+    """How many of them are no ELF files: a compiler's own data."""
 
 
 class TlsReport(Record):
@@ -583,7 +598,7 @@ class TlsReport(Record):
         """1 when any file could not be examined, 3 when no file was named, else 0."""
         if not self.files:
             return EXIT_NOTHING
-        return worst([EXIT_BROKEN if file.error else EXIT_LOADS for file in self.files])
+        return worst([EXIT_BROKEN if one.error else EXIT_LOADS for file in self.files for one in (file, *file.members)])
 
 
 class TreeNode(Record):

@@ -62,6 +62,10 @@ RULES: dict[str, Rule] = {
             "dlopen(3)",
         ),
         Rule(
+            "not-compiled-yet", "note", "an object file holds what link-time optimisation takes, no machine code",
+            "gcc(1), -flto",
+        ),
+        Rule(
             "other-build", "warning", "a debug file or linker map is of another build, and is not believed",
             "GDB manual, Separate Debug Files; ld(1), -Map",
         ),

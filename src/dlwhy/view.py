@@ -95,6 +95,22 @@ class View:
         """Release what the view holds. Reading again opens the file again."""
 
 
+class Part(View):
+    """Some bytes of another view, by themselves: a member of an archive."""
+
+    __slots__ = ("_start", "_whole")
+
+    def __init__(self, path: str, whole: View, start: int, size: int) -> None:
+        """Take `size` bytes of `whole` at `start`, which lie inside of it. Raises `FilesError`."""
+        super().__init__(path, whole.some(start, min(size, HEAD)))
+        self._whole = whole
+        self._start = start
+        self.size = size
+
+    def _fetch(self, offset: int, size: int) -> bytes:
+        return self._whole.read(self._start + offset, size)
+
+
 _MEM_MAJOR = 1
 """Device number of null, zero and full (kernel Documentation/admin-guide/devices.txt): they answer at once."""
 

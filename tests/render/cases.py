@@ -93,6 +93,7 @@ CASES: dict[str, Case] = {
     "unknown": _check("/app/libgood.so", libc="glibc-2.99"),
     "loader-notice": _check("/app/libgood.so", env=(("LD_PRELOAD", "/app/nothing.so"),)),
     "tls": Case("tls", ("/app/index.node", "/app/libmixed.so", "/app/libgood.so", "/app/libuser.so", "/app/notes.txt")),
+    "tls-archive": Case("tls", ("/app/libstory.a", "/app/go.o")),
     "tls-no-map": Case("tls", ("/app/libmixed.so",), map="/app/notes.txt"),
     "tls-other-map": Case("tls", ("/app/libmixed.so",), map="/app/other.map"),
     "tls-verbose": Case("tls", ("/app/libmixed.so",), verbose=True),

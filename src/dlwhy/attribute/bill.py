@@ -79,7 +79,7 @@ def bill(elf: Elf, evidence: Evidence = NONE, code: bool = True) -> Bill:
     """
     variables = collect(elf, evidence)
     ledger = variables.ledger
-    shares = _shares(variables)
+    shares = shares_of(variables)
     align = elf.tls.align if elf.tls else 0
     made = Bill(
         elf.path, ledger.memsz, align, "+".join(models(elf)) or "none", shares, ledger.padding, ledger.unattributed,
@@ -128,7 +128,7 @@ def _order(share: Share) -> tuple[int, str, str]:
     return (-share.bytes, share.owner, share.variable or "")
 
 
-def _shares(variables: Variables) -> tuple[Share, ...]:
+def shares_of(variables: Variables) -> tuple[Share, ...]:
     """Return one share per variable; the parts of one `thread_local!` (value and state) are one variable."""
     lines = variables.ledger.lines
     titles: dict[str, str | None] = dict(names({line.variables[0].name for line in lines} - {""}))

@@ -41,6 +41,8 @@ class Variables(Record):
     """What was found out about evidence that is not the object's own."""
     map: LinkerMap | None = None
     """The linker's map, when it is of this object."""
+    file: str | None = None
+    """OBJECT or ARCHIVE(MEMBER) that all of it comes from: of what is not linked yet."""
 
     def at(self, offset: int) -> tuple[Variable, ...]:
         """Return the variable that starts at `offset` of the segment, else the one that covers it; empty for none."""
@@ -57,7 +59,9 @@ class Variables(Record):
         return owner(aliases[0].name, unit(aliases), aliases[0].source, self.library, self.origin(aliases[0].offset))
 
     def origin(self, offset: int) -> str | None:
-        """Return the object file or archive member whose piece lies at `offset`; None without a map that tells."""
+        """Return the object file or archive member whose piece lies at `offset`; None where nothing tells."""
+        if self.file is not None:
+            return self.file
         pieces = self.map.pieces if self.map is not None else ()
         index = bisect_right(pieces, offset, key=lambda piece: piece.offset) - 1
         if index < 0 or offset >= pieces[index].offset + pieces[index].size:

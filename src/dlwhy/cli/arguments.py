@@ -115,7 +115,8 @@ def build(command: str | None) -> argparse.ArgumentParser:
             " system with its directory",
         )  # fmt: skip
     elif command == "tls":
-        parser.add_argument("files", metavar="FILE", nargs="*", help="ELF files")
+        told = "ELF files; object files and archives of them, too (.o, .a, .rlib)"
+        parser.add_argument("files", metavar="FILE", nargs="*", help=told)
         parser.add_argument("--sysroot", metavar="DIR", help="look everything up inside DIR, as chroot would")
         told = "do not look for the instructions that use the relocations: much faster on big files"
         parser.add_argument("--no-code", dest="code", action="store_false", help=told)

@@ -655,10 +655,14 @@ def tls_symbols(
 class StaticSymbols:
     """`.symtab` (or a `.dynsym` section), for attribution: found through section headers, read in large pieces."""
 
-    __slots__ = ("_elf", "_section", "_strings", "complete")
+    __slots__ = ("_elf", "_section", "_strings", "complete", "info_at", "step")
 
     def __init__(self, elf: Elf) -> None:
         self._elf = elf
+        self.step = elf.layout.sym.size
+        """Bytes of one symbol."""
+        self.info_at = 4 if elf.layout.is64 else 12
+        """Where st_info stands in it."""
         found = elf.section_of_type(SHT_SYMTAB)
         self._section = found[0] if found is not None else None
         self._strings = found[1] if found is not None else None
@@ -678,6 +682,19 @@ class StaticSymbols:
             if len(window) < size:
                 return window
             size *= 8
+
+    def row(self, index: int) -> tuple[int, int, int, int, int]:
+        """Return (st_name, st_info, st_shndx, st_value, st_size) of a symbol. Raises `ElfError` when there is none."""
+        section, lay = self._section, self._elf.layout
+        step = lay.sym.size
+        if section is None or not 0 <= index < section.size // step:
+            raise ElfError(self._elf.path, -1, f".symtab has no symbol number {index}")
+        row = lay.sym.unpack(self._elf.view.read(section.offset + index * step, step))
+        if lay.is64:
+            name, info, _, shndx, value, size = row
+        else:
+            name, value, size, info, _, shndx = row
+        return name, info, shndx, value, size
 
     def tls(self) -> list[TlsSymbol]:
         """Return the STT_TLS symbols. Raises `OutOfBounds` when the table leaves the file."""

@@ -35,14 +35,25 @@ def tls(report: TlsReport, style: Style) -> str:
 def _file(one: TlsFile, style: Style) -> list[str]:
     if one.error is not None:
         return [style.paint(line, "yellow") for line in wrapped(one.error, room(style, 0))]
-    if one.tls is None:
+    if one.kind != "linked":
+        from dlwhy.render.text_unlinked import heading
+
+        text = heading(one)
+    elif one.tls is None:
         text = f"{one.path}: no TLS segment" + ("" if one.triggers else ", and no initial-exec access to another's")
     else:
         text = f"{one.path}: {count(one.tls.size, 'byte')} of TLS, aligned to {one.tls.align}, {one.tls.model}"
     lines = [style.paint(line, "bold") for line in wrapped(text, room(style, 0))]
     if style.quiet:
         return lines
-    if any(trigger.own for trigger in one.triggers):
+    if one.kind != "linked":
+        from dlwhy.render.text_unlinked import members, verdict
+
+        so = verdict(one)
+        lines += block(style, "so", so) if so else []
+        lines += triggers(one.triggers, style, one.path, linked=False)
+        lines += members(one, style)
+    elif any(trigger.own for trigger in one.triggers):
         lines += block(style, "so", "static: loaded by dlopen, it must fit into what is left of the static TLS block")
     elif one.triggers:
         lines += block(style, "so", "forces the TLS segment of another object into the static TLS block")
@@ -50,7 +61,7 @@ def _file(one: TlsFile, style: Style) -> list[str]:
         lines += block(style, "so", "static: a program's own TLS, laid out when it starts")
     elif one.tls is not None:
         lines += block(style, "so", "dynamic: nothing here forces it into the static TLS block")
-    lines += triggers(one.triggers, style, one.path)
+    lines += triggers(one.triggers, style, one.path) if one.kind == "linked" else []
     if one.tls is not None:
         lines += bulk(one.tls, style)
     lines += accesses(one, style)
@@ -65,7 +76,7 @@ def _file(one: TlsFile, style: Style) -> list[str]:
     return lines
 
 
-def triggers(found: tuple[Trigger, ...], style: Style, object_: str) -> list[str]:
+def triggers(found: tuple[Trigger, ...], style: Style, object_: str, linked: bool = True) -> list[str]:
     """Return what forces a segment into the static block; where another object than `object_` does, its name."""
     lines: list[str] = []
     shown = found if style.verbose else found[:_MANY]
@@ -84,7 +95,7 @@ def triggers(found: tuple[Trigger, ...], style: Style, object_: str) -> list[str
         lines += _code(one, style)
     if len(found) > len(shown):
         lines.append(" " * LABEL + style.paint(f"and {len(found) - len(shown)} more (-v)", "dim"))
-    if any(one.own or one.object != object_ for one in found):
+    if linked and any(one.own or one.object != object_ for one in found):
         what = "it" if len(found) == 1 else "them"
         lines += block(style, "", f"without {what} the segment would be dynamic", paint="dim")
     return lines
@@ -120,7 +131,8 @@ def accesses(found: TlsFile, style: Style) -> list[str]:
         return []
     totals: dict[str, int] = {}
     for one in found.accesses:
-        totals[one.model] = totals.get(one.model, 0) + one.sites
+        if one.model != "local-dynamic offset":  # which goes with an access that is counted
+            totals[one.model] = totals.get(one.model, 0) + one.sites
     told = ", ".join(f"{number} {model}" for model, number in totals.items())
     lines = block(style, "code", f"{told}: all accesses in {count(found.searched, 'byte')}")
     if style.verbose:
