@@ -33,6 +33,7 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
             "loader.beside", "loader.link_map", "loader.image", "loader.mapping", "loader.bind", "loader.properties",
             "loader.relocate", "loader.search", "loader.sort", "loader.dependencies", "loader.placing",
             "loader.resolving", "loader.closing", "loader.process", "loader.startup", "loader.unresolved",
+            "loader.room",
             "loader.musl", "loader.musl.releases", "loader.musl.memory", "loader.musl.dso", "loader.musl.mapping",
             "loader.musl.search", "loader.musl.relocate", "loader.musl.loading", "loader.musl.process",
             "loader.musl.startup",
@@ -61,8 +62,8 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "L5": (
         "the one road from a question to a report, or to a profile",
         (
-            "origins", "bills", "unlinked", "diagnose", "trees", "archives", "walk", "load_sets", "matrix", "brought",
-            "floors", "recording", "capturing",
+            "origins", "latent", "bills", "unlinked", "diagnose", "trees", "archives", "walk", "load_sets", "matrix",
+            "brought", "floors", "recording", "capturing",
         ),
     ),
     "L6": (

@@ -153,4 +153,8 @@ def _tls_findings(elf: Elf, made: Bill, path: str) -> tuple[Finding, ...]:
     from dlwhy.rules import finding
 
     found = [(one.rule, one.message) for one in made.remarks] + list(remarks(elf, made))
+    if made.size and elf.interp is None:  # a program starts the process, and so does libc
+        from dlwhy.latent import of_file
+
+        found += of_file(elf, made)
     return tuple(finding(rule, path, message) for rule, message in found)

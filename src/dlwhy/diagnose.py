@@ -51,7 +51,7 @@ def _static_tls(run: Run) -> StaticTls | None:
     blocks = [
         StaticBlock(
             _shown(process, one), one.module_id, one.tls.memsz, one.tls.align, one.tls_offset, one.static_since,
-            _shown(process, one.forced_by) if one.forced_by is not None else None,
+            _shown(process, one.forced_by) if one.forced_by is not None else None, _spare(process, one),
         )
         for space in process.namespaces
         for one in space.maps
@@ -61,6 +61,14 @@ def _static_tls(run: Run) -> StaticTls | None:
         static.size + tcb, tcb, static.used, static.free, static.align, process.surplus, static.optional_left,
         tuple(sorted(blocks, key=lambda block: block.offset)),
     )  # fmt: skip
+
+
+def _spare(process: Process, one: LinkMap) -> int | None:
+    if one.static_since == "startup":
+        return None
+    from dlwhy.loader.room import others_may_take
+
+    return others_may_take(process, one)
 
 
 def _shown(process: Process, one: LinkMap) -> str:
@@ -131,22 +139,17 @@ def _strangers(run: Run) -> list[Finding]:
     ]  # fmt: skip
 
 
-def _takers(run: Run) -> list[Finding]:
-    """Who took static TLS after the start: the next library that needs some has less."""
+def _takers(run: Run) -> tuple[Finding, ...]:
+    """Who took static TLS after the start, so that the next has less, and who could never get any."""
     process = run.process
-    static = process.static if process is not None else None
-    if process is None or static is None:
-        return []
-    return [
-        _finding(
-            "static-tls-taker", one.name,
-            f"{one.name} takes {one.tls.memsz} of the {process.surplus} bytes of static TLS that all late loads share: "
-            "after others it may not load",
-        )
-        for space in process.namespaces
-        for one in space.maps
-        if isinstance(one.tls_offset, int) and one.tls is not None and one.static_since.startswith("step")
-    ]  # fmt: skip
+    if process is None or process.static is None:
+        return ()
+    late = (one for space in process.namespaces for one in space.maps if one.tls is not None)
+    if all(one.static_since == "startup" for one in late):
+        return ()
+    from dlwhy.latent import of_process
+
+    return of_process(process)
 
 
 def _finding(rule: str, object_: str, message: str) -> Finding:

@@ -251,6 +251,8 @@ class StaticBlock(Record):
     """"startup" or "step N"."""
     forced_by: str | None
     """The object whose relocation forced it in; None at start-up."""
+    others_may_take: int | None = None
+    """Bytes that others may take before the step that placed it, which then still succeeds; None where it need not."""
 
 
 class StaticTls(Record):

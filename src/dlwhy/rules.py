@@ -34,6 +34,10 @@ RULES: dict[str, Rule] = {
             "glibc elf/dl-reloc.c, _dl_try_allocate_static_tls",
         ),
         Rule(
+            "big-dynamic-tls", "note", "a dynamic TLS segment that does not fit into the static TLS block",
+            "glibc elf/dl-reloc.c, _dl_allocate_static_tls; elf/dl-tls.c",
+        ),
+        Rule(
             "innocent-named", "note", "the object that ld.so names is not the one whose code forces static TLS",
             "glibc elf/dl-reloc.c, _dl_allocate_static_tls",
         ),

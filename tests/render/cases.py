@@ -93,6 +93,8 @@ CASES: dict[str, Case] = {
     "unknown": _check("/app/libgood.so", libc="glibc-2.99"),
     "loader-notice": _check("/app/libgood.so", env=(("LD_PRELOAD", "/app/nothing.so"),)),
     "tls": Case("tls", ("/app/index.node", "/app/libmixed.so", "/app/libgood.so", "/app/libuser.so", "/app/notes.txt")),
+    "tls-latent": Case("tls", ("/app/libowner.so", "/app/libsmall.so", "/app/libbig.so")),
+    "static-tls-latent": _check("/app/libsmall.so", "/app/libowner.so"),
     "tls-archive": Case("tls", ("/app/libstory.a", "/app/go.o")),
     "tls-no-map": Case("tls", ("/app/libmixed.so",), map="/app/notes.txt"),
     "tls-other-map": Case("tls", ("/app/libmixed.so",), map="/app/other.map"),

@@ -365,6 +365,18 @@ class Glibc:
         return every if self.takes_both_tables else every[:1]
 
 
+def default_surplus() -> tuple[int, str]:
+    """Return the bytes of static TLS that the releases set aside for late loads unless told otherwise, and which do.
+
+    The fewest of all rows, which at present all have the same: four namespaces, no auditor, 512 bytes of optional TLS
+    (elf/dl-tls.c, elf/dl-tunables.list).
+    """
+    rows = [value for _, value, _ in FEATURES["surplus"]]
+    rows += [backport.changes["surplus"] for backport in BACKPORTS if "surplus" in backport.changes]
+    releases = f"{'.'.join(map(str, OLDEST))} to {'.'.join(map(str, NEWEST))}"
+    return min(row(4, 0, 512) for row in rows), releases
+
+
 def glibc(release: tuple[int, int], banner: str | None = None, loader_bytes: bytes = b"") -> Glibc:
     """Return the personality of a release; `loader_bytes` are searched for the marks of backports."""
     values = {
