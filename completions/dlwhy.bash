@@ -15,15 +15,15 @@ _dlwhy() {
         --cpu) mapfile -t COMPREPLY < <(compgen -W "x86-64 x86-64-v2 x86-64-v3 x86-64-v4 haswell xeon_phi avx512_1 i586 i686 i686-sse2 armv8-a armv8.1-a armv7-a armv7-a-neon power8 power9 power10 z196 zEC12 z13 z14 z15 z16 z17 rv64gc" -- "$cur"); return ;;
         --format) mapfile -t COMPREPLY < <(compgen -W "text json" -- "$cur"); return ;;
         --color) mapfile -t COMPREPLY < <(compgen -W "auto always never" -- "$cur"); return ;;
-        --cwd|--sysroot|--library-path|--debug-dir) _dlwhy_directories; return ;;
+        --debug-dir|--cwd|--sysroot|--library-path) _dlwhy_directories; return ;;
         --lock|--loader|--caller|--map|--with|-o) _dlwhy_files; return ;;
         --host) _dlwhy_hosts; return ;;
         --on|--env|--libc|-o) _dlwhy_nothing; return ;;
     esac
     if [[ $cur == -* ]]; then
         case $command in
-            check) word="-h --help --each --on --lock --host --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --cpu --format -o --color -v --verbose -q --quiet" ;;
-            tls) word="-h --help --sysroot --no-code --debug-dir --map --lock --format -o --color -v --verbose -q --quiet" ;;
+            check) word="-h --help --each --on --lock --debug-dir --host --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --cpu --format -o --color -v --verbose -q --quiet" ;;
+            tls) word="-h --help --sysroot --no-code --map --lock --debug-dir --format -o --color -v --verbose -q --quiet" ;;
             tree) word="-h --help --host --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --cpu --format -o --color -v --verbose -q --quiet" ;;
             capture) word="-h --help --with --with-all -o --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --cpu" ;;
             unresolved) word="-h --help --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --cpu --format -o --color -v --verbose -q --quiet" ;;

@@ -114,7 +114,8 @@ class Options(Record):
     code: bool = True
     """Whether the instructions behind TLS relocations are looked for, which reads all code of a file."""
     debug_dirs: tuple[str, ...] = ()
-    """Directories of separate debug files, searched before /usr/lib/debug; with a sysroot inside of it."""
+    """Directories of separate debug files, searched before /usr/lib/debug; with a sysroot inside of it, for a host of a
+    profile in this system."""
     map: str | None = None
     """The linker's map of the one file."""
 
@@ -123,17 +124,20 @@ def check(
     steps: Sequence[str | os.PathLike[str]], host: Host | None = None, *, sysroot: str | None = None,
     loader: str | None = None, library_path: str | None = None, libc: str | None = None, cwd: str | None = None,
     secure: bool = False, caller: str | None = None, cpu: str | None = None, lock: str | None = None,
+    debug_dirs: Sequence[str | os.PathLike[str]] = (),
 ) -> CheckReport:  # fmt: skip
     """Return whether these loads succeed, in this order, in one process of the host; without steps: whether it starts.
 
     Each step is `[FLAGS:]NAME`, `close:N`, `sym:N:NAME` or `call:N:NAME`. A library that does not load is a value of
     the report. Raises `UsageError` for a question that cannot be asked, other `DlwhyError` when dlwhy itself fails.
+    Where static TLS is what fails, `debug_dirs` and `lock` help to say who, as in `tls`.
     """
     from dlwhy.diagnose import check as run
 
     options = Options(
-        _path(sysroot), _path(loader), library_path, libc, _path(cwd), secure, _path(caller), cpu, _path(lock)
-    )
+        _path(sysroot), _path(loader), library_path, libc, _path(cwd), secure, _path(caller), cpu, lock=_path(lock),
+        debug_dirs=tuple(os.fspath(one) for one in debug_dirs),
+    )  # fmt: skip
     return run([os.fspath(step) for step in steps], host, options)
 
 
@@ -141,6 +145,7 @@ def each(
     files: Sequence[str | os.PathLike[str]], host: Host | None = None, *, sysroot: str | None = None,
     loader: str | None = None, library_path: str | None = None, libc: str | None = None, cwd: str | None = None,
     secure: bool = False, caller: str | None = None, cpu: str | None = None, lock: str | None = None,
+    debug_dirs: Sequence[str | os.PathLike[str]] = (),
 ) -> Iterator[CheckReport | FailedReport]:  # fmt: skip
     """Yield a report for every file, each in a fresh process of the host; directories and archives are walked.
 
@@ -151,8 +156,9 @@ def each(
     from dlwhy.walk import each as run
 
     options = Options(
-        _path(sysroot), _path(loader), library_path, libc, _path(cwd), secure, _path(caller), cpu, _path(lock)
-    )
+        _path(sysroot), _path(loader), library_path, libc, _path(cwd), secure, _path(caller), cpu, lock=_path(lock),
+        debug_dirs=tuple(os.fspath(one) for one in debug_dirs),
+    )  # fmt: skip
     return run([os.fspath(file) for file in files], host, options)
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dlwhy.api import Options
     from dlwhy.attribute.bill import Bill
     from dlwhy.attribute.bill import Share as BillShare
+    from dlwhy.attribute.evidence import Evidence
     from dlwhy.attribute.triggers import Trigger as BillTrigger
     from dlwhy.elf.file import Elf
     from dlwhy.loader.link_map import LinkMap
@@ -20,11 +21,19 @@ if TYPE_CHECKING:
     from dlwhy.verdict import Run
 
 
-def bills(run: Run, files: Files, lock: str | None) -> tuple[TlsObject, ...]:
-    """Return the bills that explain the failing steps: of the object that pays, with whoever forces it."""
+def bills(
+    run: Run, files: Files, options: Options, captured: bool
+) -> tuple[tuple[TlsObject, ...], tuple[Finding, ...]]:
+    """Return the bills that explain the failing steps, of the object that pays with whoever forces it, and remarks.
+
+    `files` are those of the process; of a `captured` system debug files are looked for in this one, for a profile holds
+    none: their build-id says whether they belong.
+    """
     if run.process is None:
-        return ()
+        return (), ()
     result: list[TlsObject] = []
+    findings: list[Finding] = []
+    beside = Files() if captured else files
     for number, step in enumerate(run.steps, 1):
         if step.outcome != FAILS or not (step.kind or "").startswith("static-tls-") or step.object is None:
             continue
@@ -41,28 +50,52 @@ def bills(run: Run, files: Files, lock: str | None) -> tuple[TlsObject, ...]:
         users = [(one.elf, one.shown) for one in others if one.elf is not None]
         from dlwhy.origins import explained, read_lock
 
+        lock = options.lock
         try:
-            made = bill_of(victim.elf, victim.shown, users)
+            evidence = _evidence(victim.elf, beside, options)
+            made, remarks = bill_of(victim.elf, victim.shown, users, evidence)
             result.append(explained(made, victim.elf, files, read_lock(lock, Files()) if lock is not None else None))
         except (ElfError, Unknown):  # of a part that the loader never came to, or that a profile does not hold
             continue
-    return tuple(result)
+        findings += remarks
+    if captured:
+        beside.close()
+    return tuple(result), tuple(findings)
 
 
-def bill_of(elf: Elf, name: str, others: list[tuple[Elf, str]]) -> TlsObject:
-    """Return the bill of one object; `others` are objects whose relocations force it as well. Raises `ElfError`."""
+def _evidence(elf: Elf, files: Files, options: Options) -> Evidence:
+    """Return what debug files tell of an object, nothing where they cannot be looked for."""
+    from dlwhy.attribute.companions import DIRECTORIES
+    from dlwhy.attribute.evidence import NONE, gather
+
+    try:
+        return gather(elf, files, (*options.debug_dirs, *DIRECTORIES))
+    except (DlwhyError, Unknown):
+        return NONE
+
+
+def bill_of(
+    elf: Elf, name: str, others: list[tuple[Elf, str]], evidence: Evidence
+) -> tuple[TlsObject, list[Finding]]:
+    """Return the bill of one object, and remarks; `others` are objects whose relocations force it as well.
+
+    Raises `ElfError`.
+    """
     from dlwhy.attribute.accesses import explained
     from dlwhy.attribute.bill import bill
     from dlwhy.attribute.sites import sites
     from dlwhy.attribute.triggers import triggers_into
     from dlwhy.attribute.variables import library_name
 
-    made = bill(elf)
+    made = bill(elf, evidence)
     triggers = [shown_trigger(one, name) for one in made.triggers if one.own or not others]
     for other, shown in others:
-        forced = explained(other, triggers_into(other, elf), sites(other), library_name(other))
+        forced = explained(other, triggers_into(other, elf, evidence), sites(other), library_name(other))
         triggers += [shown_trigger(one, shown) for one in forced]
-    return shown_object(made, name, tuple(triggers))
+    from dlwhy.rules import finding
+
+    remarks = [finding(one.rule, name, one.message) for one in made.remarks]
+    return shown_object(made, name, tuple(triggers)), remarks
 
 
 def shown_object(made: Bill, name: str, triggers: tuple[Trigger, ...]) -> TlsObject:

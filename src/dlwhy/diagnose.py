@@ -21,9 +21,10 @@ def check(steps: list[str], host: Host | None, options: Options) -> CheckReport:
     try:
         run = model(question)
         found = fixes(question, run)
+        bills, remarks = _bills(question, run, options)
         return CheckReport(
-            host_report(question, run), run.steps, _static_tls(run), _bills(question, run, options),
-            _findings(question, run), found.cures, found.not_cures, run.start_searches,
+            host_report(question, run), run.steps, _static_tls(run), bills,
+            (*_findings(question, run), *remarks), found.cures, found.not_cures, run.start_searches,
         )  # fmt: skip
     finally:
         question.objects.files.close()
@@ -75,12 +76,14 @@ def _shown(process: Process, one: LinkMap) -> str:
     return one.name or process.settings.program or process.settings.argv0
 
 
-def _bills(question: Question, run: Run, options: Options) -> tuple[TlsObject, ...]:
+def _bills(
+    question: Question, run: Run, options: Options
+) -> tuple[tuple[TlsObject, ...], tuple[Finding, ...]]:
     if not any(step.outcome == FAILS and (step.kind or "").startswith("static-tls-") for step in run.steps):
-        return ()
+        return (), ()
     from dlwhy.bills import bills
 
-    return bills(run, question.objects.files, options.lock)
+    return bills(run, question.objects.files, options, question.profile is not None)
 
 
 def _findings(question: Question, run: Run) -> tuple[Finding, ...]:

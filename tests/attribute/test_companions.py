@@ -6,6 +6,7 @@ from __future__ import annotations
 import lzma
 import shutil
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -57,11 +58,11 @@ def kept(full: Path, place: Path) -> Path:
 
 
 def asked(path: Path, *dirs: Path) -> TlsFile:
-    """Return the answer of `tls`, whose sum must be right."""
+    """Return the answer of `tls`, whose sum must be right, with the findings of its evidence only."""
     (found,) = dlwhy.tls([path], debug_dirs=dirs).files
     assert found.tls is not None and found.error is None
     assert sum(one.bytes for one in found.tls.shares) + found.tls.padding + found.tls.unattributed == found.tls.size
-    return found
+    return found.but(findings=tuple(one for one in found.findings if one.rule in ("other-build", "unread-evidence")))
 
 
 def test_by_build_id(full: Path, tmp_path: Path) -> None:
@@ -161,4 +162,64 @@ def test_nothing_is_looked_for_without_need(full: Path) -> None:
     files = Files()
     assert companions(read(files.open(str(full))), files) == ((), ())
     (found,) = dlwhy.tls([full], debug_dirs=["/nowhere"]).files
-    assert found.findings == ()
+    assert {one.rule for one in found.findings} <= {"static-tls-taker"}
+
+
+def too_big(folder: Path) -> tuple[Path, Path]:
+    """Return a stripped library whose static TLS fits nowhere, and a directory with its debug file by build-id."""
+    (folder / "x.c").write_text(
+        "static __thread char huge[9000]; __thread int small; char *f(int i) { small++; return huge + i; }\n"
+    )
+    whole = folder / "whole.so"
+    run("gcc", "-O1", "-g", "-shared", "-fPIC", "-ftls-model=initial-exec", "-Wl,--build-id", folder / "x.c", "-o", whole)
+    identity = build_id(read(Files().open(str(whole))))
+    assert identity is not None
+    kept(whole, folder / "debug" / ".build-id" / identity[:2] / f"{identity[2:]}.debug")
+    run("strip", "-s", "-o", folder / "libx.so", whole)
+    return folder / "libx.so", folder / "debug"
+
+
+@pytest.mark.parametrize("host", ["plain", "profile:debian12"])
+def test_check_takes_names_from_the_same_places(tmp_path: Path, host: str) -> None:
+    """`check` names the variables of a stripped library by its debug file, also in a captured system."""
+    library, debug = too_big(tmp_path)
+    chosen = dlwhy.Host.named(host)
+    before = dlwhy.check([library], chosen)
+    after = dlwhy.check([library], chosen, debug_dirs=[debug])
+    assert before.steps == after.steps and before.steps[0].kind == "static-tls-exhausted"
+    (bare,), (named,) = before.tls, after.tls
+    assert bare.size == named.size and "huge" not in [one.variable for one in bare.shares]
+    assert {one.variable for one in named.shares} == {"huge", "small"}
+    assert "huge" in [one.variable for one in named.triggers]
+    assert sum(one.bytes for one in named.shares) + named.padding + named.unattributed == named.size
+    words = [sys.executable, "-m", "dlwhy", "check", "--host", host, "--debug-dir", str(debug), str(library)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 10 and "huge" in done.stdout
+
+
+def test_check_says_of_what_it_did_not_believe(tmp_path: Path) -> None:
+    """A debug file of another build is a finding of `check` too, and changes nothing else."""
+    library, debug = too_big(tmp_path)
+    (place,) = debug.rglob("*.debug")
+    data = place.read_bytes()
+    identity = bytes.fromhex(place.parent.name + place.stem)
+    place.write_bytes(data.replace(identity, bytes(len(identity))))
+    report = dlwhy.check([library], dlwhy.Host.plain(), debug_dirs=[debug])
+    assert "other-build" in [one.rule for one in report.findings]
+    assert report.steps == dlwhy.check([library], dlwhy.Host.plain()).steps
+
+
+def test_check_inside_a_sysroot(tmp_path: Path) -> None:
+    """With a sysroot the debug directories are inside of it."""
+    library, debug = too_big(tmp_path)
+    root = tmp_path / "root"
+    host = dlwhy.check([]).host
+    for path in (host.loader, *host.startup.loaded[1:]):
+        assert path is not None
+        target = root / path.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    shutil.copy(library, root / "libx.so")
+    shutil.copytree(debug, root / "usr/lib/debug")
+    (bill,) = dlwhy.check(["/libx.so"], dlwhy.Host.plain({}), sysroot=str(root)).tls
+    assert {one.variable for one in bill.shares} == {"huge", "small"}

@@ -8,6 +8,7 @@ trigger without being the victim.
 
 from __future__ import annotations
 
+from dlwhy.attribute.evidence import NONE
 from dlwhy.attribute.owners import FOREIGN, names, owner
 from dlwhy.attribute.variables import collect
 from dlwhy.elf.constants import DT_PLTREL, DT_REL, SHN_UNDEF, STT_SECTION
@@ -18,6 +19,7 @@ from dlwhy.record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dlwhy.attribute.accesses import User
+    from dlwhy.attribute.evidence import Evidence
     from dlwhy.attribute.variables import Variables
     from dlwhy.elf.file import Elf
     from dlwhy.elf.relocs import Relocation
@@ -87,15 +89,16 @@ def triggers(elf: Elf, variables: Variables) -> tuple[Trigger, ...]:
     return tuple(sorted(result, key=lambda one: (not one.own, -one.relocations, one.variable or "", one.offset or 0)))
 
 
-def triggers_into(user: Elf, provider: Elf) -> tuple[Trigger, ...]:
+def triggers_into(user: Elf, provider: Elf, evidence: Evidence = NONE) -> tuple[Trigger, ...]:
     """Return those triggers of `user` whose variable `provider` defines, named as the tables of `provider` tell.
 
+    `evidence` is what else is known of `provider`.
     That the loader binds the one to the other is for the caller to know. Raises `ElfError` as `triggers` does.
     """
     wanted = [one for one in triggers(user, collect(user)) if not one.own and one.symbol is not None]
     if not wanted:
         return ()
-    variables = collect(provider)
+    variables = collect(provider, evidence)
     places = {symbol.name: symbol.offset for symbol in provider.symbols.tls() if symbol.shndx != SHN_UNDEF}
     result = []
     for one in wanted:

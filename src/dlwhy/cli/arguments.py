@@ -121,10 +121,6 @@ def build(command: str | None) -> argparse.ArgumentParser:
         told = "do not look for the instructions that use the relocations: much faster on big files"
         parser.add_argument("--no-code", dest="code", action="store_false", help=told)
         parser.add_argument(
-            "--debug-dir", metavar="DIR", action="append", default=[],
-            help="look for separate debug files in DIR before /usr/lib/debug (repeatable)",
-        )  # fmt: skip
-        parser.add_argument(
             "--map", metavar="MAP", help="the map that the linker (GNU ld, gold, lld or mold) wrote of the one FILE"
         )
     elif command == "floor":
@@ -141,6 +137,10 @@ def build(command: str | None) -> argparse.ArgumentParser:
     if command in ("check", "tls"):
         told = "the Cargo.lock that it was built with, to tell why a crate is in there; looked for near the file"
         parser.add_argument("--lock", metavar="FILE", help=told)
+        parser.add_argument(
+            "--debug-dir", metavar="DIR", action="append", default=[],
+            help="look for separate debug files in DIR before /usr/lib/debug (repeatable)",
+        )  # fmt: skip
     if command not in ("tls", "floor"):
         _process(parser, command != "unresolved")
     _output(parser, FORMATS if command == "check" else FORMATS[:2])

@@ -224,9 +224,9 @@ def _reports(command: str, arguments: Arguments) -> Generator[Report]:
         import gc
 
         gc.enable()  # many processes are modelled one after the other, and each is gone when the next begins
-        yield from api.each(arguments.steps, host, lock=arguments.lock, **options)
+        yield from api.each(arguments.steps, host, lock=arguments.lock, debug_dirs=arguments.debug_dir, **options)
     elif arguments.steps or host is not None:
-        yield api.check(arguments.steps, host, lock=arguments.lock, **options)
+        yield api.check(arguments.steps, host, lock=arguments.lock, debug_dirs=arguments.debug_dir, **options)
 
 
 def _matrix(arguments: Arguments, host: Host | None) -> Generator[Report]:

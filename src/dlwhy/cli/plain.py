@@ -26,7 +26,7 @@ def plain(words: Sequence[str]) -> SimpleNamespace | None:
 
     command, *operands = words
     if command == "check":
-        return SimpleNamespace(steps=operands, each=False, on=(), lock=None, **PROCESS, **OUTPUT)
+        return SimpleNamespace(steps=operands, each=False, on=(), lock=None, debug_dir=(), **PROCESS, **OUTPUT)
     if command == "tls":
         sources = {"code": True, "debug_dir": (), "map": None, "lock": None}
         return SimpleNamespace(files=operands, sysroot=None, **sources, **OUTPUT)
