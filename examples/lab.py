@@ -96,7 +96,7 @@ def built(name: str, sources: Path, make: Callable[[Path], None], *versions: str
     for path in sorted(path for path in sources.rglob("*") if path.is_file()):
         if path.suffix not in (".py", ".pyc"):
             digest.update(str(path.relative_to(sources)).encode() + b"\0" + path.read_bytes())
-    place = cache() / f"{name}-{digest.hexdigest()[:12]}"
+    place = cache().resolve() / f"{name}-{digest.hexdigest()[:12]}"  # node's require follows links
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         lock = open(f"{place}.lock", "w")  # noqa: SIM115 - closed below

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,9 @@ TOOLS = (("rustc", "--version"), ("go", "version"))
 CASE, LABS = "/tmp/the-case", "/tmp/the-labs"
 """Where pages say that the library of the README's picture, and what the scripts of examples/ build, are."""
 _DIGEST = re.compile(r"(/tmp/the-labs/examples/[\w.-]+-)[0-9a-f]{12}")
+
+
+_BUILT = re.compile(r"-[0-9a-f]{12}$")
 
 
 class Example(NamedTuple):
@@ -99,17 +103,37 @@ class Stage:
 
 @contextmanager
 def stage(cache: Path, command: str | os.PathLike[str] = ROOT / "dlwhy") -> Iterator[Stage]:
-    """Give the library of the README's picture and a short name for `cache`, where the scripts of examples/ build."""
-    cache.mkdir(parents=True, exist_ok=True)
+    """Give the library of the README's picture, and a place with a name of known length for the scripts of examples/.
+
+    What they have built in `cache` before is copied there, and what is new is kept for the next time.
+    """
+    kept = cache / "examples"
+    kept.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="", dir="/tmp") as case:
         assert len(case) == len(CASE)
         subprocess.run([ROOT / "examples/story.sh", case], check=True, capture_output=True)
-        labs = f"{case[:-1]}-"
-        os.symlink(cache, labs)
+        labs = Path(f"{case[:-1]}-")
         try:
-            yield Stage(case, labs, command)
+            _copy(kept, labs / "examples")
+            (cache / "sysroots").mkdir(exist_ok=True)
+            (labs / "sysroots").symlink_to(cache / "sysroots")
+            yield Stage(case, str(labs), command)
+            _copy(labs / "examples", kept)
         finally:
-            os.unlink(labs)
+            shutil.rmtree(labs, ignore_errors=True)
+
+
+def _copy(of: Path, to: Path) -> None:
+    """Copy what is in one directory and not in the other; whole or not at all, for others may do the same."""
+    to.mkdir(parents=True, exist_ok=True)
+    for one in of.iterdir():
+        if one.is_dir() and _BUILT.search(one.name) and not (to / one.name).exists():
+            fresh = to / f"{one.name}.{os.getpid()}"
+            shutil.copytree(one, fresh, symlinks=True)
+            try:
+                fresh.rename(to / one.name)
+            except OSError:
+                shutil.rmtree(fresh)
 
 
 def written(text: str, place: Stage) -> str:

@@ -9,6 +9,7 @@ ELF file, the crime scene's index.node without one.
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
@@ -106,7 +107,7 @@ def preload(file: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def debug(file: Path) -> Iterator[tuple[str, str, str]]:
-    """LD_DEBUG=all: a hundred thousand lines, and not one says how big the block is or who wants it.
+    """LD_DEBUG=all: thousands of lines, and not one says how big the block is or who wants it.
 
     What it does tell is which objects come along; dlwhy knows them without running anything.
     """
@@ -155,7 +156,7 @@ def main(words: list[str]) -> int:
         return 2
     try:
         file = Path(words[1]).resolve() if len(words) > 1 else addon("story")
-        print(TOOLS[words[0]].__doc__)
+        print(inspect.cleandoc(TOOLS[words[0]].__doc__ or ""))
         for told, theirs, ours in TOOLS[words[0]](file):
             print(f"  {told}\n    classic  {theirs}\n    dlwhy    {ours}")
     except MissingError as missing:

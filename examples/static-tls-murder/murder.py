@@ -2,6 +2,7 @@
 """The crime scene: a Node addon in Rust that stopped loading when a few lines with an HTTP request were added.
 
     examples/static-tls-murder/murder.py [VARIANT]     builds it, lets node load it, and lets dlwhy explain it
+    examples/static-tls-murder/murder.py VARIANT tls   builds it, and tells what its TLS segment holds
 
 VARIANT is one of the names below; without one every variant is built, and what node says stands beside what dlwhy said.
 """
@@ -70,6 +71,7 @@ def _make(place: Path, variant: Variant) -> None:
         environment["BUTLER"] = str(library)
     run(["cargo", "build", "--release", "--locked", "--target-dir", "target", *variant.words], place, **environment)
     shutil.copy2(place / "target/release/libvalet.so", out / "index.node")
+    shutil.rmtree(place / "target")  # a hundred megabytes that nobody needs any more
 
 
 def rows() -> Iterator[Row]:
@@ -111,18 +113,29 @@ def preloaded(path: Path, host: str) -> str:
 
 def main(words: list[str]) -> int:
     """Build one variant and show what node and dlwhy say, or all of them as a table."""
-    if words not in ([name] for name in VARIANTS):
+    if not words:
         from run import show
 
         return show([NAME])
+    if words[0] not in VARIANTS or words[1:] not in ([], ["tls"]):
+        print(f"no variant {' '.join(words)}; there are {', '.join(VARIANTS)}", file=sys.stderr)
+        return 2
     try:
         path = addon(words[0])
-        print(f"$ node -e 'require(\"{path}\")'\n{node_says(path)}\n\n$ dlwhy check {path}", flush=True)
-        subprocess.run([EXAMPLES.parent / "dlwhy", "check", path], check=False)
+        if words[1:]:
+            _run("tls", path)
+        else:
+            print(f"$ node -e 'require(\"{path}\")'\n{node_says(path)}\n")
+            _run("check", path)
     except MissingError as missing:
         print(f"{NAME}: {missing}", file=sys.stderr)
         return 1
     return 0
+
+
+def _run(command: str, path: Path) -> None:
+    print(f"$ dlwhy {command} {path}", flush=True)
+    subprocess.run([EXAMPLES.parent / "dlwhy", command, path], check=False)
 
 
 if __name__ == "__main__":

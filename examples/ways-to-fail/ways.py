@@ -140,10 +140,13 @@ def rows() -> Iterator[Row]:
 
 def main(words: list[str]) -> int:
     """Show one way, or all of them as a table."""
-    if words not in ([name] for name in WAYS):
+    if not words:
         from run import show
 
         return show([NAME])
+    if words not in ([name] for name in WAYS):
+        print(f"no way {' '.join(words)}; there are {', '.join(WAYS)}", file=sys.stderr)
+        return 2
     (name,) = words
     try:
         place = place_of(name)

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Five threads count to a thousand each, in nine ways; then dlwhy tells where each counter lives.
 
-    examples/who-wants-tls/counters.py
+    examples/who-wants-tls/counters.py               counts, and tells what dlwhy says of each library
+    examples/who-wants-tls/counters.py count         counts only
+    examples/who-wants-tls/counters.py LIBRARY...    tells only, of these: tls, tls-initial-exec, thread_local, ...
 
 The libraries are driven through ctypes, which lets go of Python's lock for the time of each call, so the threads really
 run side by side.
@@ -26,7 +28,7 @@ from lab import MissingError, Row, built, foretold, need, prediction, python_say
 import dlwhy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 NAME = "who-wants-tls"
 THREADS, TIMES = 5, 1000
@@ -186,7 +188,7 @@ def tell() -> None:
     _line("Python threading.local", *count_in_python(TIMES), "")
     if (found := errno_by_thread(place / "liberrno.so")) != list(range(THREADS)):
         raise AssertionError(f"errno was shared: {found}")
-    print("  errno: five threads put five numbers into it, and each finds its own\n")
+    print("  errno: five threads put five numbers into it, and each finds its own")
 
 
 def _line(told: str, total: int, seconds: float, more: str) -> None:
@@ -227,17 +229,30 @@ def _by_dlwhy(path: Path) -> str:
     return f"{file.tls.size if file.tls else 0} bytes{' static' * bool(file.triggers)}"
 
 
-def explain() -> None:
-    """Print what `dlwhy tls` says of each library."""
+def explain(names: Sequence[str] = ()) -> None:
+    """Print what `dlwhy tls` says of each library. Raises `MissingError` for a name that none has."""
     place = libraries()
-    files = [str(path) for path in sorted(place.glob("lib*.so"))]
-    print(f"$ dlwhy tls {place}/lib*.so", flush=True)
+    files = [place / f"lib{name}.so" for name in names] or sorted(place.glob("lib*.so"))
+    for path in files:
+        if not path.exists():
+            there = ", ".join(sorted(one.stem.removeprefix("lib") for one in place.glob("lib*.so")))
+            raise MissingError(f"no library {path.stem.removeprefix('lib')}; there are {there}")
+    print(f"$ dlwhy tls {' '.join(map(str, files)) if names else f'{place}/lib*.so'}", flush=True)
     subprocess.run([HERE.parent.parent / "dlwhy", "tls", *files], check=False)
 
 
-if __name__ == "__main__":
+def main(words: list[str]) -> int:
+    """Count, tell, or both."""
     try:
-        tell()
-        explain()
+        if words in ([], ["count"]):
+            tell()
+        if words != ["count"]:
+            explain(words)
     except MissingError as missing:
-        sys.exit(f"{NAME}: {missing}")
+        print(f"{NAME}: {missing}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
