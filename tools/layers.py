@@ -57,7 +57,7 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "L4": (
         "what it means: the report's records, the question, the verdict and its cures",
         ("report", "rules", "needs", "api", "captured", "question", "systems", "lazy", "first_use", "verdict",
-         "fixes"),
+         "fixes", "rebuilds"),
     ),
     "L5": (
         "the one road from a question to a report, or to a profile",

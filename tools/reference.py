@@ -67,6 +67,7 @@ def suspects() -> str:
         ]
         lines += [f"## {row['name']}", "", f"`{row['id']}`, {row['role']}. Told by {', '.join(told)}.", ""]
         lines += [f"Why: {row['why']}.", ""] * bool(row["why"])
+        lines += [f"- {one['release']}: {one['bytes']} bytes ({one['measured']})" for one in row.get("smaller", ())]
         lines += [f"- built otherwise: {one}" for one in row["build"]] + [f"- at run time: {one}" for one in row["run"]]
         lines += [f"- releases: {row['since']}"] * bool(row["since"]) + [f"- <{one}>" for one in row["references"]]
         lines.append("")

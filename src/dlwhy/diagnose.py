@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dlwhy.question import LOADER_VARIABLES, Question, ask, surely_there
-from dlwhy.report import FAILS, CheckReport, Finding, HostReport, StaticBlock, StaticTls, TlsObject
+from dlwhy.report import FAILS, CheckReport, Cure, Finding, HostReport, StaticBlock, StaticTls, TlsObject
 from dlwhy.verdict import Run, model
 
 TYPE_CHECKING = False
@@ -23,8 +23,8 @@ def check(steps: list[str], host: Host | None, options: Options) -> CheckReport:
         found = fixes(question, run)
         bills, remarks = _bills(question, run, options)
         return CheckReport(
-            host_report(question, run), run.steps, _static_tls(run), bills,
-            (*_findings(question, run), *remarks), found.cures, found.not_cures, run.start_searches,
+            host_report(question, run), run.steps, _static_tls(run), bills, (*_findings(question, run), *remarks),
+            (*found.cures, *_rebuilds(run, bills)), found.not_cures, run.start_searches,
         )  # fmt: skip
     finally:
         question.objects.files.close()
@@ -84,6 +84,14 @@ def _bills(
     from dlwhy.bills import bills
 
     return bills(run, question.objects.files, options, question.profile is not None)
+
+
+def _rebuilds(run: Run, bills: tuple[TlsObject, ...]) -> tuple[Cure, ...]:
+    if not bills:
+        return ()
+    from dlwhy.rebuilds import rebuilds
+
+    return rebuilds(run, bills)
 
 
 def _findings(question: Question, run: Run) -> tuple[Finding, ...]:
