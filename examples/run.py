@@ -9,6 +9,7 @@ Exit status: 0 when all are equal, 10 when one is not, 1 when an example could n
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,28 +44,33 @@ def rows_of(name: str) -> Callable[[], Iterator[Row]]:
 
 
 def show(names: Iterable[str]) -> int:
-    """Run examples and print their rows; one that cannot run says why, and the others go on."""
+    """Run examples and print a line for each question; one that cannot run says why, and the others go on."""
     status = 0
     number = equal = 0
+    print(_line("example", "asked", "the real loader says", "dlwhy said"))
     for name in names:
-        print(f"{name}", flush=True)
         try:
             for row in rows_of(name)():
                 number += 1
                 equal += row.equal
                 status = status or 10 * (not row.equal)
-                print(f"  {row.question}\n    {_told(row)}", flush=True)
+                print(_line(name, row.question, _short(row.real), "equal" if row.equal else "DIFFERENT"), flush=True)
+                if not row.equal:
+                    print(f"{row.real}\n{row.predicted}", flush=True)
         except MissingError as missing:
-            print(f"  not run: {missing}", flush=True)
+            print(f"{name}\n  not run: {missing}", flush=True)
             status = 1
     print(f"{equal} of {number} predictions equal what the real loader said")
     return status
 
 
-def _told(row: Row) -> str:
-    if row.equal:
-        return f"equal      {row.real}"
-    return f"DIFFERENT  {row.real}\n    dlwhy      {row.predicted}"
+def _line(example: str, question: str, real: str, dlwhy: str) -> str:
+    return f"{example:<18} {dlwhy:<10} {question:<62} {real}"
+
+
+def _short(message: str) -> str:
+    """Return a message with the directories of its paths left out; they were compared all the same."""
+    return re.sub(r"(?:/[\w.+-]+)+/(?=[\w.+-])", "", message)
 
 
 def main(words: list[str]) -> int:

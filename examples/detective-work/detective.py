@@ -99,7 +99,7 @@ def variables(file: Path) -> Iterator[tuple[str, str, str]]:
 def preload(file: Path) -> Iterator[tuple[str, str, str]]:
     """LD_PRELOAD: the segment gets its place at the start; but an addon that registers itself does so too early."""
     for path in (file, addon("constructor")):
-        told = f"node with LD_PRELOAD of {path.parent.parent.name}"
+        told = f"node with LD_PRELOAD of {path.parent.parent.name.rpartition('-')[0]}"
         yield told, node_says(path, LD_PRELOAD=str(path)), preloaded(path, "node")
 
 

@@ -26,8 +26,9 @@ def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def test_example(name: str) -> None:
     """All predictions of an example are equal to what was seen."""
     done = run(name)
-    if " cannot be reached" in done.stdout or "failed to download" in done.stdout:
-        pytest.skip(f"not run: {done.stdout.splitlines()[1]}")
+    unreached = re.search(r"not run: .*(?:cannot be reached|failed to download|needs Debian's).*", done.stdout)
+    if unreached:
+        pytest.skip(unreached[0])
     assert done.returncode == 0, done.stdout + done.stderr
     number, of = re.findall(r"(\d+) of (\d+) predictions equal", done.stdout)[-1]
     assert int(number) == int(of) > 0
