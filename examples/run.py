@@ -31,15 +31,15 @@ EXAMPLES = {
 """Name -> the script, whose `rows` yields its rows."""
 
 
-def rows_of(name: str) -> Callable[[], Iterator[Row]]:
-    """Return the function that runs an example."""
+def rows_of(name: str) -> Callable[[], Iterator[Row | MissingError]]:
+    """Return the function that runs an example; what it cannot run it yields as an error, and goes on."""
     path = HERE / EXAMPLES[name]
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise MissingError(f"no script {path}")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    rows: Callable[[], Iterator[Row]] = module.rows
+    rows: Callable[[], Iterator[Row | MissingError]] = module.rows
     return rows
 
 
@@ -51,6 +51,10 @@ def show(names: Iterable[str]) -> int:
     for name in names:
         try:
             for row in rows_of(name)():
+                if isinstance(row, MissingError):
+                    print(f"{name}\n  not run: {row}", flush=True)
+                    status = 1
+                    continue
                 number += 1
                 equal += row.equal
                 status = status or 10 * (not row.equal)

@@ -87,7 +87,10 @@ def _sysroot(suite: str) -> Path:
     """Return another release of Debian, unpacked. Raises `MissingError` without an archive or a network."""
     from tests.oracle.sysroots import sysroot
 
-    root, why = sysroot(suite)
+    try:
+        root, why = sysroot(suite)
+    except OSError as error:
+        root, why = None, str(error.strerror or error)
     if root is None:
         raise MissingError(f"needs Debian's {suite}: {why}")
     return root
@@ -129,13 +132,20 @@ def foretold(way: Way, place: Path) -> dlwhy.CheckReport:
     return dlwhy.check(steps, host, cwd=str(place), loader=loader, library_path=library_path)
 
 
-def rows() -> Iterator[Row]:
+def rows() -> Iterator[Row | MissingError]:
     """Yield what the real loader says to each way, beside what dlwhy says; one that cannot be built says why."""
-    for name, ways in WAYS.items():
-        place = place_of(name)
-        for way in ways:
-            told = " ".join([*(f"{name}={value}" for name, value in way.environment), *way.steps])
-            yield Row(NAME, f"{name}: {told}", real(way, place), prediction(foretold(way, place)))
+    for name in WAYS:
+        try:
+            yield from list(_rows(name))
+        except MissingError as missing:
+            yield MissingError(f"{name}: {missing}")
+
+
+def _rows(name: str) -> Iterator[Row]:
+    place = place_of(name)
+    for way in WAYS[name]:
+        told = " ".join([*map("=".join, way.environment), *way.steps])
+        yield Row(NAME, f"{name}: {told}", real(way, place), prediction(foretold(way, place)))
 
 
 def main(words: list[str]) -> int:
