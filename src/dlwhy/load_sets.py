@@ -92,7 +92,7 @@ class _LoadSets:
         if outcome == LOADS and (found or process.absent):
             outcome = FAILS
         loaded = tuple(one.shown for one in process.base.maps)
-        listed = tuple(dict.fromkeys(Unresolved(*one) for one in found))
+        listed = tuple([Unresolved(*one) for one in dict.fromkeys(map(tuple, found))])
         return UnresolvedReport(name, outcome, because, loaded, tuple(sorted(process.absent)), listed, None)
 
     def _settings(self, path: str) -> tuple[ProcessSettings, str | None]:
@@ -110,7 +110,7 @@ class _LoadSets:
         """Map the file as the loader maps the program that it is given, and what it needs. Raises the loader's ends."""
         view = self.objects.view(absolute)
         try:
-            verdict = verify(view, path, process.settings)
+            verdict = verify(view, path, process.settings, lambda: self.objects.elf(absolute))
         except Fault as fault:
             if fault.kind != "not-a-library":  # which the program may be
                 raise

@@ -13,7 +13,6 @@ from dlwhy.elf.constants import (
     DT_RELR,
     NT_GNU_ABI_TAG,
     PF_X,
-    PT_GNU_STACK,
     PT_NOTE,
 )
 from dlwhy.errors import ElfError
@@ -198,9 +197,9 @@ def pages(elf: Elf) -> int:
 
 def executable_stack(elf: Elf) -> str | None:
     """Return why an object asks for an executable stack, or None (glibc sysdeps/*/stackinfo.h, DEFAULT_STACK_PERMS)."""
-    flags = [row[1] for row in elf.phdrs if row[0] == PT_GNU_STACK]
-    if flags:
-        return "PT_GNU_STACK is executable" if flags[-1] & PF_X else None
+    flags = elf.stack_flags
+    if flags is not None:
+        return "PT_GNU_STACK is executable" if flags & PF_X else None
     return "it has no PT_GNU_STACK" if elf.row is not None and elf.row.default_execstack else None
 
 

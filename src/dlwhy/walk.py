@@ -69,7 +69,7 @@ def walk(files: list[str], options: Options, examine: Examine[_R], refuse: Refus
 def _inside(name: str, options: Options) -> str | None:
     """Where in this system the file lies that the process knows by `name`; None when there is none."""
     root = options.sysroot or ""
-    path = os.path.join(options.cwd or ("/" if root else os.getcwd()), name)
+    path = name if name[:1] == "/" else os.path.join(options.cwd or ("/" if root else os.getcwd()), name)
     real = root + path if root else path
     return real if os.path.exists(real) else None
 

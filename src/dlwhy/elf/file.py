@@ -6,7 +6,7 @@ headers. Section headers serve attribution only, and may be missing.
 
 from __future__ import annotations
 
-from dlwhy.elf.constants import PT_DYNAMIC, PT_INTERP, PT_LOAD, PT_TLS
+from dlwhy.elf.constants import PT_DYNAMIC, PT_GNU_STACK, PT_INTERP, PT_LOAD, PT_TLS
 from dlwhy.elf.dynamic import Dynamic
 from dlwhy.elf.machine import Machine, machine
 from dlwhy.elf.records import LAYOUTS, Layout, layout
@@ -87,9 +87,9 @@ class Elf:
     """One ELF file. Immutable to its users; tables are decoded on first use and kept."""
 
     __slots__ = (
-        "_dynamic", "_dynamic_row", "_interp_row", "_loads", "_phdrs", "_sections", "_shdrs", "_symbols", "_versions",
-        "class_", "data", "entry", "flags", "layout", "machine", "path", "phentsize", "phnum", "phoff",
-        "shentsize", "shnum", "shoff", "shstrndx", "type", "version", "view",
+        "_dynamic", "_dynamic_row", "_interp_row", "_loads", "_phdrs", "_sections", "_shdrs", "_stack", "_symbols",
+        "_tls", "_versions", "class_", "data", "entry", "flags", "layout", "machine", "path", "phentsize", "phnum",
+        "phoff", "shentsize", "shnum", "shoff", "shstrndx", "type", "version", "view",
     )  # fmt: skip
 
     def __init__(self, view: View) -> None:
@@ -109,6 +109,8 @@ class Elf:
         (self.type, self.machine, self.version, self.entry, self.phoff, self.shoff, self.flags, _, self.phentsize,
          self.phnum, self.shentsize, self.shnum, self.shstrndx) = self.layout.ehdr.unpack_from(head, 16)  # fmt: skip
         self._phdrs: list[tuple[int, ...]] | None = None
+        self._tls: TlsSegment | bool | None = False
+        self._stack: int | bool | None = False
         self._dynamic: Dynamic | bool | None = False
         self._symbols: DynamicSymbols | None = None
         self._versions: Versions | None = None
@@ -184,11 +186,22 @@ class Elf:
     @property
     def tls(self) -> TlsSegment | None:
         """The PT_TLS that the loader takes: the last one that is not empty (elf/dl-load.c)."""
-        found = None
-        for row in self.phdrs:
-            if row[0] == PT_TLS and row[6]:
-                found = row
-        return TlsSegment(found[3], found[5], found[6], found[7], found[2]) if found else None
+        if self._tls is False:
+            self._tls = None
+            for row in self.phdrs:
+                if row[0] == PT_TLS and row[6]:
+                    self._tls = TlsSegment(row[3], row[5], row[6], row[7], row[2])
+        return self._tls  # type: ignore[return-value]
+
+    @property
+    def stack_flags(self) -> int | None:
+        """The p_flags of the last PT_GNU_STACK; None without."""
+        if self._stack is False:
+            self._stack = None
+            for row in self.phdrs:
+                if row[0] == PT_GNU_STACK:
+                    self._stack = row[1]
+        return self._stack
 
     @property
     def interp(self) -> str | None:

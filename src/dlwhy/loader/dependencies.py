@@ -39,6 +39,8 @@ def map_dependencies(
         listed = [top, *(one for one in listed if one is not top)]
     if failed is not None:
         raise failed
+    if process.absent is not None and not by_dlopen:
+        return  # traced: nothing of it is relocated or initialised, and so nothing has an order
     top.initfini = _sorted(process, list(listed), pin_first=top is not space.libc)
     if top.reldeps:
         members = {id(one) for one in listed if one is not top}
@@ -50,6 +52,7 @@ def _walk(
 ) -> None:
     """Grow `known`, (object, whether its needs are loaded), until all are; what one filters goes before it."""
     reached = {id(one) for one, _ in known}
+    brief = process.absent is not None  # nobody reads how a name that was met before became an object
     position = moves = 0
     while position < len(known):
         at, done = known[position]
@@ -60,9 +63,11 @@ def _walk(
         direct: list[LinkMap] = []
         place = position
         for tag, name in _needs(process, at):
-            dependency = _dependency(process, at, tag, name, mode, space, by_dlopen)
+            dependency = space.known.get(name) if brief and "$" not in name else None
             if dependency is None:
-                continue
+                dependency = _dependency(process, at, tag, name, mode, space, by_dlopen)
+                if dependency is None:
+                    continue
             direct.append(dependency)
             new = id(dependency) not in reached
             reached.add(id(dependency))

@@ -31,7 +31,6 @@ from dlwhy.elf.constants import (
     PF_R,
     PF_X,
     PT_DYNAMIC,
-    PT_GNU_STACK,
     PT_LOAD,
     PT_NOTE,
 )
@@ -87,8 +86,11 @@ def died_reading(error: ElfError, stage: str) -> Exception:
     )
 
 
-def verify(view: View, path: str, host: ProcessSettings) -> str | None:
-    """Check the header of a candidate; return None to take it or why to pass over it. Raises `Fault`."""
+def verify(view: View, path: str, host: ProcessSettings, facts: Callable[[], Elf] | None = None) -> str | None:
+    """Check the header of a candidate; return None to take it or why to pass over it. Raises `Fault`.
+
+    `facts` gives what is kept of the file, if the header is one.
+    """
     if not view.regular and view.unread:
         raise Unknown(view.unread.format(path=path), "header")
     machine = host.machine
@@ -118,7 +120,7 @@ def verify(view: View, path: str, host: ProcessSettings) -> str | None:
         raise bad("ELF file ABI version invalid")
     if head[9:16] != bytes(7):
         raise bad("nonzero padding in e_ident")
-    elf = Elf(view)
+    elf = facts() if facts is not None else Elf(view)
     if elf.flags & own.refused_mask == own.refused:
         raise bad("internal error")
     if elf.version != 1:
@@ -231,7 +233,9 @@ def check_segments(
     except ElfError:
         raise bad("cannot read file data") from None
     mask = (1 << 8 * elf.layout.word_size) - 1
+    wraps, wrapping = mask - (mask >> 16), False
     dynamic, empty_dynamic = False, False
+    allowed = PF_R
     loads = []
     for kind, _flags, offset, vaddr, _paddr, filesz, memsz, align in headers:
         if kind == PT_DYNAMIC:
@@ -246,6 +250,8 @@ def check_segments(
                     raise bad("ELF load command address/offset not properly aligned")
             elif (vaddr - offset) & (page - 1):
                 raise bad("ELF load command address/offset not page-aligned")
+            allowed &= _flags
+            wrapping |= filesz > wraps or memsz > wraps
             start, end = vaddr & -page, (vaddr + filesz + page - 1) & -page & mask
             loads.append((start, end, (vaddr + filesz) & mask, (vaddr + memsz) & mask, offset & -page, _flags))
     if not loads:
@@ -255,11 +261,11 @@ def check_segments(
     if libc.dynamic_checked_before_mapping and ((not dynamic and elf.type == ET_DYN) or empty_dynamic):
         raise bad("object file has no dynamic section")
     _check_mapping(elf, loads, bad, not_mapped, host, grants)
-    wraps = mask - (mask >> 16)
-    if any(row[5] > wraps or row[6] > wraps for row in elf.loads):
+    if wrapping:
         raise Unknown(f"what a segment of {elf.path} whose size wraps round the address space leaves in memory", "map")
     _check_overlap(elf, host)
-    _check_readable(elf, host)
+    if not allowed and elf.type == ET_DYN:
+        _check_readable(elf, host)
     if not dynamic and elf.type == ET_DYN:
         raise bad("object file has no dynamic section")
     _check_dynamic(elf, host)
@@ -335,7 +341,14 @@ def _check_mapping(
 
 def _check_overlap(elf: Elf, host: ProcessSettings) -> None:
     """Raise `Unknown` for segments that lie over one another and come from different places of the file."""
-    page = host.page
+    page, top = host.page, 0
+    for row in elf.loads:
+        if row[5]:
+            if row[3] & -page < top:
+                break
+            top = row[3] + row[5] + -(row[3] + row[5]) % page
+    else:
+        return
     rows = [row for row in elf.loads if row[5]]
     spans = sorted((row[3] & -page, row[3] + row[5] + -(row[3] + row[5]) % page, row[3] - row[2]) for row in rows)
     if any(one[1] > two[0] and one[2] != two[2] for one, two in pairwise(spans)):
@@ -344,8 +357,6 @@ def _check_overlap(elf: Elf, host: ProcessSettings) -> None:
 
 def _check_readable(elf: Elf, host: ProcessSettings) -> None:
     """What the loader reads of an object right after it is mapped, where a segment gives no permission to."""
-    if all(row[1] & PF_R for row in elf.loads) or elf.type != ET_DYN:
-        return
     image = Image(elf, host.page)
     for row in elf.phdrs:
         if row[0] == PT_DYNAMIC and row[5]:
@@ -375,23 +386,22 @@ def _check_dynamic(elf: Elf, host: ProcessSettings) -> None:
         return
     tags, taken = dynamic.tags, host.libc.tables(host.machine)
 
-    def holds(expression: str, condition: bool) -> None:
-        if not condition:
-            text = host.libc.assertion("get-dynamic-info.h", "elf_get_dynamic_info", expression)
-            raise Death("assertion", "map", f"the loader asserts that {expression}", text, 127, elf.path)
+    def asserted(expression: str) -> Death:
+        text = host.libc.assertion("get-dynamic-info.h", "elf_get_dynamic_info", expression)
+        return Death("assertion", "map", f"the loader asserts that {expression}", text, 127, elf.path)
 
     def entry_size(table: int, tag: int, expression: str, size: int) -> None:
-        if table in tags:
+        if table in tags and tags.get(tag) != size:
             if tag not in tags:
                 error = ElfError(elf.path, -1, "a relocation table has no tag for the size of its entries")
                 raise died_reading(error, "map")
-            holds(expression, tags[tag] == size)
+            raise asserted(expression)
 
     if port(host.machine).aligned_tables and any(tags.get(tag, 0) & 3 for tag in _WORD_TABLES):
         raise Unknown(f"whether the loader's code can read a table of {elf.path} that is not aligned to words", "map")
-    if DT_PLTREL in tags:
+    if DT_PLTREL in tags and tags[DT_PLTREL] not in taken:
         kinds = (f"info[DT_PLTREL]->d_un.d_val == DT_{'RELA' if kind == DT_RELA else 'REL'}" for kind in taken)
-        holds(" || ".join(kinds), tags[DT_PLTREL] in taken)
+        raise asserted(" || ".join(kinds))
     if DT_RELA in taken:
         entry_size(DT_RELA, DT_RELAENT, "info[DT_RELAENT]->d_un.d_val == sizeof (ElfW(Rela))", elf.layout.rela.size)
     if DT_REL in taken:
@@ -419,11 +429,8 @@ def check_hash(elf: Elf, host: ProcessSettings) -> None:
 
 def wants_execstack(elf: Elf, host: ProcessSettings) -> bool:
     """Whether the object asks for an executable stack: by PT_GNU_STACK, or by the machine's default without one."""
-    flags = PF_X if host.machine.default_execstack else 0
-    for row in elf.phdrs:
-        if row[0] == PT_GNU_STACK:
-            flags = row[1]
-    return bool(flags & PF_X)
+    flags = elf.stack_flags
+    return bool(flags & PF_X) if flags is not None else host.machine.default_execstack
 
 
 if TYPE_CHECKING:

@@ -148,7 +148,7 @@ class Process:
         key = id(view), id(self.libc), self.machine.e_machine, self.machine.elf_class
         if key in self.objects.sound:
             return None
-        verdict = verify(view, path, self.settings)
+        verdict = verify(view, path, self.settings, lambda: self.objects.elf(self.finder.absolute(path)))
         if verdict is None:
             self.objects.sound[key] = view, self.libc  # which stay alive, and keep their numbers
         return verdict
@@ -235,8 +235,7 @@ class Process:
             return mirror
         if mode & RTLD_NOLOAD:
             return None
-        absolute = found.path if found.path.startswith("/") else f"{self.settings.cwd.rstrip('/')}/{found.path}"
-        elf = self.objects.elf(absolute)
+        elf = self.objects.elf(self.finder.absolute(found.path))
         try:
             key = id(elf), id(self.libc), self.settings.page, by_dlopen
             sound = key in self.objects.sound

@@ -225,7 +225,7 @@ class Finder:
     def _is_directory(self, path: str) -> bool:
         known = self._directory.get(path)
         if known is None:
-            known = self._objects.files.kind(self._absolute(path) or "/") == "directory"
+            known = self._objects.files.kind(self.absolute(path) or "/") == "directory"
             self._directory[path] = known
         return known
 
@@ -275,7 +275,7 @@ class Finder:
         return found.pop() if found else None
 
     def _exists(self, path: str) -> bool:
-        return self._objects.files.exists(self._absolute(path))
+        return self._objects.files.exists(self.absolute(path))
 
     def _named(self, directory: str, name: str) -> list[str]:
         """The glibc-hwcaps subdirectories. Raises `Unknown` where the processor is not known, and matters."""
@@ -326,7 +326,8 @@ class Finder:
 
     # -- the search itself ---------------------------------------------------------------------------------------
 
-    def _absolute(self, path: str) -> str:
+    def absolute(self, path: str) -> str:
+        """Return a path as the process has it from its root."""
         return path if path.startswith("/") else f"{self._settings.cwd.rstrip('/')}/{path}"
 
     def open(self, path: str, where: str, attempts: list[Attempt], verify: Verifier) -> View | None:
@@ -335,7 +336,7 @@ class Finder:
         Raises `Fault` for a file that stops the search.
         """
         try:
-            view = self._objects.view(self._absolute(path))
+            view = self._objects.view(self.absolute(path))
         except FilesError as error:
             self.open_error = error.errno
             attempts.append(Attempt(path, where, strerror(error.errno)))
@@ -349,7 +350,7 @@ class Finder:
             self.open_error = codes.ENOENT
             attempts.append(Attempt(path, where, verdict))
             return None
-        if self._guarded and where != "path" and not self._objects.files.set_user_id(self._absolute(path)):
+        if self._guarded and where != "path" and not self._objects.files.set_user_id(self.absolute(path)):
             self.open_error = codes.ENOENT
             attempts.append(Attempt(path, where, "has no set-user-ID bit, as a preload in secure mode needs"))
             return None

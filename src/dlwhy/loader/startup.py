@@ -226,10 +226,9 @@ def _place_rtld(space: Namespace, main: LinkMap, rtld: LinkMap) -> None:
     space.maps.remove(rtld)
     space.known.clear()
     listed = main.searchlist.maps
-    at = next((i for i, one in enumerate(listed) if one is rtld), -1)
-    if at > 0:
-        before = listed[at - 1]
-        space.maps.insert(next(i for i, one in enumerate(space.maps) if one is before) + 1, rtld)
+    if rtld in listed[1:]:
+        before = listed[listed.index(rtld) - 1]
+        space.maps.insert(space.maps.index(before) + 1, rtld)
 
 
 def _preload(process: Process, main: LinkMap) -> list[LinkMap]:
