@@ -98,6 +98,18 @@ def test_types_above_a_byte() -> None:
     assert set(kinds) >= {1030, 6, 1025}
 
 
+@each_form
+def test_what_a_survey_tells_at_once(bits: int, little: bool) -> None:
+    """The last symbol and the types are known without looking at each reference, in every form and piece by piece."""
+    kinds = [1, 6, 7] if bits == 32 else [1, 6, 7, 0x105]
+    relocs = [Reloc(8, 8)] * 20_000 + [Reloc(16, kind, name) for kind in kinds for name in ("variable", None)]
+    elf = opened(everything(bits, little, relocs=relocs * 2, relative_count=0, data=b"").build())
+    found = surveyed(elf, {8})
+    assert found.highest() == max(found.references)
+    assert list(found) == list(found.references)
+    assert {kind for kind in range(0x200) if found.has_type(elf, kind)} == set(kinds)
+
+
 def test_a_relative_count_that_is_wrong() -> None:
     """DT_RELACOUNT counting an entry that is not relative is seen: the loader asserts that it does not."""
     for count, wrong in ((0, False), (2, False), (3, True), (100, True)):

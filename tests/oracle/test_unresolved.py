@@ -6,6 +6,7 @@ import os
 import random
 import secrets
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,9 @@ import pytest
 
 import dlwhy
 from benchmarks.binding import Lacking, by_dlwhy, by_loader
+from dlwhy.elf.constants import DT_RELASZ, PT_DYNAMIC
+from dlwhy.elf.file import Elf
+from dlwhy.view import View
 from tests.oracle import libraries
 from tests.oracle.sysroots import roots
 
@@ -190,6 +194,25 @@ def test_poorer(made: tuple[Path, str], tmp_path: Path) -> None:
     assert (step.outcome, step.kind) == ("fails", "missing-version")
     alone = {one for one in report.unresolved if one.symbol == "__tls_get_addr"}  # which every process has
     assert set(step.unresolved) == set(report.unresolved) - alone
+
+
+def test_a_death_in_every_set(tmp_path: Path) -> None:
+    """A library that kills the loader while it is relocated does so to all who need it, not to the first one alone."""
+    build(tmp_path, "libbad.so", "int there; int *pointer = &there; int bad(void) { return 1; }")
+    data = bytearray((tmp_path / "libbad.so").read_bytes())
+    elf = Elf(View("libbad.so", bytes(data)))
+    start, size = next((row[2], row[5]) for row in elf.phdrs if row[0] == PT_DYNAMIC)
+    at = next(at for at in range(start, start + size, 16) if elf.layout.dyn.unpack_from(data, at)[0] == DT_RELASZ)
+    data[at : at + 8] = (0x60000001).to_bytes(8, "little")  # DT_RELA stays
+    (tmp_path / "libbad.so").write_bytes(data)
+    for name in ("libone.so", "libtwo.so"):
+        source = "int bad(void); int f(void) { return bad(); }"
+        build(tmp_path, name, source, "-Wl,-rpath,$ORIGIN", f"-L{tmp_path}", "-l:libbad.so")
+    for report in dlwhy.unresolved([f"{tmp_path}/libone.so", f"{tmp_path}/libtwo.so"], env=ENV):
+        assert report.outcome == "dies"
+        assert "SIGSEGV" in (report.because or "")
+        done = subprocess.run([LOADER, report.path], env=ENV | TRACING, capture_output=True, check=False)
+        assert done.returncode == -signal.SIGSEGV
 
 
 def test_names_of_the_directory(made: tuple[Path, str]) -> None:

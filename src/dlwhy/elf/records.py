@@ -8,8 +8,23 @@ from __future__ import annotations
 
 from struct import Struct
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from array import array
+
 NATIVE_LITTLE = Struct("=H").unpack(b"\1\0") == (1,)
 """Whether this machine is little endian, as `array` is."""
+_array: type[array[int]] | None = None
+
+
+def arrays() -> type[array[int]]:
+    """Return `array.array`. Its import brings collections with it, which `tree` does without."""
+    global _array  # noqa: PLW0603 -- an import statement, on the way of every table, costs ten times as much
+    if _array is None:
+        from array import array
+
+        _array = array
+    return _array
 
 
 class Layout:

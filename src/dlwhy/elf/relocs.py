@@ -6,7 +6,7 @@ filtered by the strided low byte of r_info; only what is not relative becomes Py
 
 from __future__ import annotations
 
-from itertools import compress
+from itertools import chain, compress
 
 from dlwhy.elf.constants import (
     DT_JMPREL,
@@ -21,12 +21,13 @@ from dlwhy.elf.constants import (
     DT_RELRSZ,
     DT_RELSZ,
 )
-from dlwhy.elf.records import NATIVE_LITTLE
+from dlwhy.elf.records import NATIVE_LITTLE, arrays
 from dlwhy.errors import ElfError, TooLarge
 from dlwhy.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Iterable, Iterator
 
     from dlwhy.elf.file import Elf
@@ -144,15 +145,34 @@ def _column(elf: Elf, data: bytes | bytearray, rela: bool) -> bytes | bytearray:
 class Survey:
     """What one pass over a table shows of it. Filled piece by piece, so an error leaves what lies before it."""
 
-    __slots__ = ("high", "low", "references", "relative_wrong")
+    __slots__ = ("high", "infos", "low", "relative_wrong")
 
     def __init__(self) -> None:
-        self.references: dict[int, None] = {}
-        """The distinct r_info, in the order of their first entry, as keys; those of the kinds to skip left out."""
+        self.infos: list[array[int]] = []
+        """r_info of every entry, piece by piece; those of the kinds to skip left out."""
         self.low = self.high = -1
         """The least and the largest r_offset of all entries; -1 of none."""
         self.relative_wrong = False
         """Whether one of the first `Table.relative` entries is not relative."""
+
+    @property
+    def references(self) -> dict[int, None]:
+        """The distinct r_info, in the order of their first entry, as keys."""
+        return dict.fromkeys(chain.from_iterable(self.infos))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.references)
+
+    def highest(self) -> int:
+        """Return the largest r_info, which is one of the last symbol; 0 without any."""
+        return max(map(max, self.infos), default=0)
+
+    def has_type(self, elf: Elf, kind: int) -> bool:
+        """Whether a reference is of a type."""
+        size, low = elf.layout.word_size, kind & 0xFF
+        first = 0 if NATIVE_LITTLE else size - 1
+        some = [infos for infos in self.infos if low in infos.tobytes()[first::size]]  # nearly always none
+        return any(split_info(elf, info)[1] == kind for infos in some for info in infos)
 
 
 def survey(
@@ -163,15 +183,13 @@ def survey(
     Without `bounds` nobody asks for the least and the largest r_offset, which cost as much as all the rest.
     Raises `ElfError` where the table leaves the file.
     """
-    from array import array  # brings collections with it, which `tree` does without
-
+    array = arrays()
     lay = elf.layout
     layout = lay.rela if table.rela else lay.rel
     step = layout.size
     wide = any(t > 255 for t in skip_types)
     wanted = _marks(skip_types, 0)
     before = table.relative
-    keep = result.references
     words = step // lay.word_size
     for data in _pieces(elf, table, 0, step):
         column = array(lay.word_code, data)
@@ -185,14 +203,18 @@ def survey(
         first = min(before, len(infos))
         if first and infos[:first] != array(lay.word_code, (relative,)) * first:
             result.relative_wrong |= any(split_info(elf, info)[1] != relative for info in infos[:first])
-        some: Iterable[int]
-        rest = data[step * first :] if first else data
-        if wide or _has_wide_types(elf, rest, step):
-            some = (info for info in infos[first:] if split_info(elf, info)[1] not in skip_types)
-        else:
-            some = compress(infos[first:], _column(elf, rest, table.rela).translate(wanted))
-        keep.update(dict.fromkeys(some))
         before -= first
+        rest = data[step * first :] if first else data
+        if first:
+            infos = infos[first:]
+        if wide or _has_wide_types(elf, rest, step):
+            infos = array(lay.word_code, [info for info in infos if split_info(elf, info)[1] not in skip_types])
+        else:
+            marks = _column(elf, rest, table.rela).translate(wanted)
+            if 0 in marks:  # most linkers sort what is to skip to the front
+                infos = array(lay.word_code, compress(infos, marks))
+        if infos:
+            result.infos.append(infos)
 
 
 def _has_wide_types(elf: Elf, data: bytes | bytearray, step: int) -> bool:
@@ -254,18 +276,28 @@ def of_types(elf: Elf, wanted: Iterable[int]) -> list[tuple[Relocation, str]]:
     return result
 
 
+def _relr_pieces(elf: Elf) -> Iterator[bytes | bytearray]:
+    tags, step = elf.dynamic.tags if elf.dynamic else {}, elf.layout.word_size
+    size = tags.get(DT_RELRSZ, 0) if DT_RELR in tags else 0
+    return _pieces(elf, Table("DT_RELR", tags.get(DT_RELR, 0), size - size % step, False, 0), 0, step)
+
+
+def read_relr(elf: Elf) -> None:
+    """Read DT_RELR as `relr` does, and decode nothing. Raises `ElfError` when the table leaves the file."""
+    for _ in _relr_pieces(elf):
+        pass
+
+
 def relr(elf: Elf) -> Iterator[int]:
     """Yield the addresses of DT_RELR's relative relocations, in order.
 
     An even entry is an address, an odd one a bitmap of the words behind the last address (generic ABI proposal).
     Raises `ElfError` when the table leaves the file.
     """
-    tags = elf.dynamic.tags if elf.dynamic else {}
-    size, word = tags.get(DT_RELRSZ, 0) if DT_RELR in tags else 0, elf.layout.word
+    word = elf.layout.word
     bits = 8 * word.size
     here = 0
-    table = Table("DT_RELR", tags.get(DT_RELR, 0), size - size % word.size, False, 0)
-    for data in _pieces(elf, table, 0, word.size):
+    for data in _relr_pieces(elf):
         for (entry,) in word.iter_unpack(data):
             if entry & 1:
                 for bit in range(1, bits):

@@ -29,7 +29,7 @@ from dlwhy.elf.constants import (
     STT_FILE,
     STT_TLS,
 )
-from dlwhy.elf.records import NATIVE_LITTLE
+from dlwhy.elf.records import NATIVE_LITTLE, arrays
 from dlwhy.errors import ElfError, OutOfBounds, TooLarge
 from dlwhy.record import Record
 
@@ -53,6 +53,8 @@ _LONG = 256
 """Names beyond this many bytes are cut once and kept, and hashed in parts: many symbols may share one of a megabyte."""
 _ONE_BY_ONE = 8
 """Names up to which each is looked for along its own chain, instead of all of them in all chains."""
+_ONE_IN = 24
+"""So many symbols for each name: the same. The filter turns nearly all names away."""
 _FEW = 64
 """Entries read one by one before the whole tables are: TLS relocations, say, want two or three of most libraries."""
 _PIECE = 24 * 16 * 2048
@@ -231,9 +233,7 @@ class DynamicSymbols:
         return self._array(self._elf.at(vaddr, 4 * number))
 
     def _array(self, data: bytes, code: str = "I") -> array[int]:
-        from array import array  # brings collections with it, which `tree` does without
-
-        words = array(code, data)
+        words = arrays()(code, data)
         if (self._elf.data == 1) != NATIVE_LITTLE:
             words.byteswap()
         return words
@@ -405,9 +405,7 @@ class DynamicSymbols:
         elf = self._elf
         if not elf.layout.is64 or elf.little != NATIVE_LITTLE:
             return None
-        from array import array
-
-        data = self.data
+        data, array = self.data, arrays()
         return Columns(
             array("I", data)[::6], data[4::24], data[5::24], array("H", data)[3::12], array("Q", data)[1::3]
         )  # fmt: skip
@@ -452,7 +450,7 @@ class DynamicSymbols:
         if self._chains_at:
             return self._follow(wanted)
         found: dict[bytes, list[int]] = {}
-        if len(wanted) <= _ONE_BY_ONE:
+        if len(wanted) <= max(_ONE_BY_ONE, len(chain) // _ONE_IN):
             for name, h in wanted.items():
                 for index in self._along(h) if chain else ():
                     if (chain[index - self._symoffset] ^ h) < 2 and self._name_of(index) == name:

@@ -7,8 +7,6 @@ is not so are the entries taken one by one.
 
 from __future__ import annotations
 
-from itertools import repeat
-
 from dlwhy.elf.constants import (
     DT_JMPREL,
     DT_PLTGOT,
@@ -24,7 +22,7 @@ from dlwhy.elf.constants import (
     DT_RELSZ,
     DT_SYMTAB,
 )
-from dlwhy.elf.relocs import Survey, Table, entries, relr, split_info, survey
+from dlwhy.elf.relocs import Survey, Table, entries, read_relr, relr, split_info, survey
 from dlwhy.errors import ElfError
 from dlwhy.loader.faults import Death, Unknown
 from dlwhy.loader.image import SIGSEGV, Image
@@ -33,7 +31,7 @@ from dlwhy.loader.port import port
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from dlwhy.elf.file import Elf
     from dlwhy.elf.machine import Machine
@@ -44,16 +42,28 @@ _LOWEST = 1 << 46
 Entry = tuple[int, bool]
 """(r_info, whether lazy binding leaves it for later)."""
 
+if TYPE_CHECKING:
+    Range = tuple[Survey | tuple[int, ...], bool]
+    """(references of a table, whether lazy binding leaves them for later)."""
+
 
 class Work:
     """The references of one object in the loader's order, and how the work ends if it does not get through them."""
 
-    __slots__ = ("end", "entries")
+    __slots__ = ("_entries", "end", "ranges")
 
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
+        self.ranges: list[Range] = []
+        self._entries: list[Entry] | None = None
         self.end: Exception | None = None
         """`Death` or `Unknown` behind the last entry; None when all is done."""
+
+    @property
+    def entries(self) -> list[Entry]:
+        """Every distinct reference of each range."""
+        if self._entries is None:
+            self._entries = [(info, deferred) for infos, deferred in self.ranges for info in infos]
+        return self._entries
 
 
 def work(elf: Elf, machine: Machine, libc: Glibc, lazy: bool, page: int, as_program: bool) -> Work:
@@ -63,8 +73,8 @@ def work(elf: Elf, machine: Machine, libc: Glibc, lazy: bool, page: int, as_prog
     """
     found = Work()
     try:
-        for some in _entries(elf, machine, libc, lazy, None if as_program else Image(elf, page)):
-            found.entries += some
+        for one in _entries(elf, machine, libc, lazy, None if as_program else Image(elf, page)):
+            found.ranges.append(one)
     except ElfError as error:
         found.end = died_reading(error, "relocate")
     except Exception as end:  # Death and Unknown, which are values here
@@ -93,7 +103,7 @@ def read_null(elf: Elf, what: str) -> Death:
     return Death("signal", "relocate", why, None, -SIGSEGV, elf.path)
 
 
-def _entries(elf: Elf, machine: Machine, libc: Glibc, lazy: bool, image: Image | None) -> Iterator[Iterable[Entry]]:
+def _entries(elf: Elf, machine: Machine, libc: Glibc, lazy: bool, image: Image | None) -> Iterator[Range]:
     dynamic = elf.dynamic
     tags = dynamic.tags if dynamic is not None else {}
     own = port(machine)
@@ -183,7 +193,7 @@ def _whole(size: int, entry: int, elf: Elf) -> int:
 
 def _range(
     elf: Elf, table: Table, deferred: bool, machine: Machine, libc: Glibc, image: Image | None
-) -> Iterator[Iterable[Entry]]:
+) -> Iterator[Range]:
     """The entries of one range: the relative ones at its start, the rest, IRELATIVE at the end."""
     own, entry = port(machine), (elf.layout.rela if table.rela else elf.layout.rel).size
     if table.relative * entry > table.size and table.size:
@@ -197,12 +207,12 @@ def _range(
         except ElfError as error:
             broken = error
     if deferred and own.glink_tag:  # nobody looks at them
-        yield zip(seen.references, repeat(True))
+        yield seen, True
         return
     if image is None or seen.low < 0 or image.writable(seen.low, seen.high + 2 * elf.layout.word_size):
         if seen.relative_wrong and own.relative is not None:
             raise _not_relative(elf, own.relative, libc)
-        yield zip(seen.references, repeat(deferred))
+        yield seen, deferred
         if broken is not None:
             raise broken
         return
@@ -211,7 +221,7 @@ def _range(
 
 def _one_by_one(
     elf: Elf, table: Table, deferred: bool, machine: Machine, libc: Glibc, image: Image
-) -> Iterator[Iterable[Entry]]:
+) -> Iterator[Range]:
     """Every entry of a range with what it writes to; a reference is looked up before its place is written."""
     seen: set[int] = set()
     own = port(machine)
@@ -227,7 +237,7 @@ def _one_by_one(
             continue
         elif info not in seen and (deferred or kind not in (machine.relative, 0)):
             seen.add(info)
-            yield ((info, deferred),)
+            yield (info,), deferred
         if kind or number < table.relative:
             size = 2 * word if kind in machine.tlsdesc else word
             image.touch(offset, size, True, "a relocation is applied", "relocate")
@@ -236,9 +246,12 @@ def _one_by_one(
 
 
 def _check_relr(elf: Elf, image: Image | None) -> None:
+    if image is None:
+        read_relr(elf)
+        return
     places = list(relr(elf))
     word = elf.layout.word_size
-    if image is None or not places or image.writable(min(places), max(places) + word):
+    if not places or image.writable(min(places), max(places) + word):
         return
     for place in places:
         image.touch(place, word, True, "DT_RELR is applied", "relocate")

@@ -7,11 +7,13 @@ that holds these has nothing new to look up, since a further object never takes 
 
 from __future__ import annotations
 
+from array import array
 from itertools import chain, compress
 from operator import add
 
-from dlwhy.elf.constants import SHN_ABS, SHN_UNDEF, STB_LOCAL, STB_WEAK, STT_TLS, STV_HIDDEN, STV_INTERNAL
-from dlwhy.elf.relocs import split_info
+from dlwhy.elf.constants import SHN_ABS, STB_LOCAL, STB_WEAK, STT_TLS, STV_HIDDEN, STV_INTERNAL
+from dlwhy.elf.records import NATIVE_LITTLE
+from dlwhy.elf.relocs import Survey, split_info
 from dlwhy.elf.symbols import COUNTING_TYPES, Columns, chain_words, gnu_hash
 from dlwhy.errors import ElfError
 from dlwhy.loader.bind import PLT, Lookup, binding, check_one, is_lazy, resolve, type_class
@@ -39,6 +41,8 @@ _COUNTED_INFOS = frozenset(bind << 4 | kind for bind in (1, 2, 10) for kind in r
 """st_info of what can be a definition: GLOBAL, WEAK or GNU_UNIQUE, of a type that counts."""
 _OTHER_INFOS = bytes(info not in _COUNTED_INFOS for info in range(256))
 _NOT_SEEN = bytes(other & 3 in (STV_HIDDEN, STV_INTERNAL) for other in range(256))
+_AT = ord("@")
+"""What stands between a name and its version, and in no honest name."""
 _LONG = 256
 """Bytes from which on a name is cut with an eye on how many there are: they may overlap."""
 _MOST_NAMES = 16
@@ -66,12 +70,10 @@ class Gap(Record):
 class Imports:
     """The strong references of one object that are looked up by name."""
 
-    __slots__ = ("_indexes", "_keys", "_machine", "careful", "elf", "end", "entries", "keys")
+    __slots__ = ("_indexes", "_keys", "_machine", "careful", "elf", "keys", "plan")
 
     def __init__(self, elf: Elf, machine: Machine, plan: Work) -> None:
-        self.elf, self._machine = elf, machine
-        self.entries, self.end = plan.entries, plan.end
-        """All references, and how relocation ends before it has looked at everything."""
+        self.elf, self._machine, self.plan = elf, machine, plan
         self.careful = False
         """Whether each must be looked up by itself: what the program holds matters to a copy relocation."""
         self._keys: list[bytes] = []
@@ -84,7 +86,7 @@ class Imports:
         self._keys += map(add, names, suffixes) if suffixes else names
         self._indexes += indexes
         self.keys = frozenset(self._keys)
-        self.careful |= any(b"@" in name for name in names)
+        self.careful |= any(_AT in name for name in names)
 
     def referenced(self, keys: Container[bytes]) -> dict[bytes, Entry]:
         """Return key -> reference of those that something refers to, in the order of their first references.
@@ -95,7 +97,7 @@ class Imports:
         first: dict[int, Entry] = {}
         machine = self._machine
         jump, late = machine.jump_slot, machine.irelative
-        for entry in self.entries:
+        for entry in self.plan.entries:
             info, deferred = entry
             index, kind = split_info(self.elf, info)
             if index in first:
@@ -117,7 +119,7 @@ class _Hashes(dict[bytes, int]):
 class Tables:
     """What is read once for many load sets of one run, by device and inode."""
 
-    __slots__ = ("definitions", "hashes", "imports", "lacking", "met", "reached", "settled")
+    __slots__ = ("complete", "definitions", "hashes", "imports", "lacking", "met", "reached", "settled")
 
     def __init__(self) -> None:
         self.imports: dict[Identity, Imports] = {}
@@ -129,8 +131,20 @@ class Tables:
         """File -> (files that were enough for all of its references but those that are left, these)."""
         self.lacking: dict[tuple[Elf, str], tuple[Elf | None, tuple[str, ...], bool]] = {}
         """(who needs, file) -> (what provided it, versions that this lacks, whether it has a version table)."""
-        self.met: dict[Elf, tuple[tuple[str, Elf | None], ...]] = {}
-        """Who needs -> (file, what provided all that is wanted of it), of those who lack nothing."""
+        self.met: dict[Elf, list[tuple[str, Elf | None]]] = {}
+        """Who needs -> (file, what provided all that is wanted of it), of those who lack no version."""
+        self.complete: dict[Elf, frozenset[tuple[object, object]]] = {}
+        """Who lacks nothing -> all that this rests on: what is `met` and the files that `settled` it."""
+
+    def is_complete(self, elf: Elf, there: set[tuple[object, object]]) -> bool:
+        """Whether an object is known to lack nothing beside what is there: (name, what answers to it) and files."""
+        rests_on = self.complete.get(elf)
+        if rests_on is None:
+            met, settled = self.met.get(elf), self.settled.get(elf.view.identity)
+            if met is None or settled is None or settled[1]:
+                return False
+            rests_on = self.complete[elf] = settled[0].union(met)
+        return rests_on <= there
 
 
 def gaps(
@@ -151,24 +165,26 @@ def gaps(
                 names.setdefault(name, one)
         exact = tables is None or process.libc.named_file_must_define is not None
         known = tables if tables is not None else Tables()
-        for one in among:
-            if one.elf is not None:
-                found, versioned = _versions(process, one, names, known)
-                result += found
-                exact |= not versioned  # then the lookup may end in an assertion
-        offers = None if exact else _Offers(space.maps, known, process.machine)
-        todo = [(one, one.elf.view.identity) for one in among if one.elf is not None]
-        if offers is not None:
+        offers = _Offers(space.maps, known, process.machine)
+        there: set[tuple[object, object]] = {*offers.identities}
+        there.update([(name, one.elf) for name, one in names.items()])
+        some = [one for one in among if one.elf is not None]
+        open_ = [one for one in some if one.elf is not None and not known.is_complete(one.elf, there)]
+        for one in open_:
+            found, versioned = _versions(process, one, names, known)
+            result += found
+            exact |= not versioned  # then the lookup may end in an assertion
+        todo = [(one, one.elf.view.identity) for one in (some if exact else open_) if one.elf is not None]
+        if not exact:
             todo = [pair for pair in todo if not offers.settles(pair[1])]
         plans = [(one, identity, _plan(process, one, identity, mode_lazy, known, exact)) for one, identity in todo]
         if exact:  # the names of all at once
             wanted = {key.partition(b"@")[0] for _, _, plan in plans for key in plan.keys}
             lookup.prepare(wanted, {id(scope): scope for one, _ in todo for scope in one.scopes}.values())
         elif len(todo) > _TOGETHER:
-            assert offers is not None
             offers.put_together(set().union(*(plan.keys for _, _, plan in plans)))
         for one, identity, plan in plans:
-            result += _symbols(process, one, identity, plan, lookup, offers)
+            result += _symbols(process, one, identity, plan, lookup, None if exact else offers)
     except ElfError as error:
         raise died_reading(error, "relocate") from None
     finally:
@@ -182,9 +198,6 @@ def _versions(
     """The versions that an object needs and does not get; whether all files that it needs versions of define some."""
     assert of.elf is not None
     if of.elf.dynamic is None:
-        return [], True
-    met = tables.met.get(of.elf)
-    if met is not None and all(file in names and names[file].elf is provider for file, provider in met):
         return [], True
     result: list[Gap] = []
     versioned = True
@@ -212,7 +225,7 @@ def _versions(
         versioned &= seen[2]
         providers.append((file, seen[0]))
     if versioned and not result and len(providers) == len(of.elf.versions.need_files):
-        tables.met[of.elf] = tuple(providers)
+        tables.met[of.elf] = providers
     return result, versioned
 
 
@@ -243,16 +256,18 @@ def _symbols(
             names, used = offers.open_of(imports.keys)
             left = imports.referenced(names) if names else {}
         left, others = _resolved(process, of, left, lookup, True, True)
-        if enough is None or used:
+        if (enough is None or used) and imports.plan.end is None:
             offers.tables.settled[identity] = frozenset(used | others), left
+        if not left:  # seldom asked again: what it rests on is there wherever it is
+            offers.tables.imports.pop(identity, None)
     side = binding(of, process.machine)
     for info, deferred in left.values():
         index = split_info(of.elf, info)[0]
         wanted, _ = side.version_of(index)
         symbol = side.symbol(index)[0].decode("utf-8", "surrogateescape")
         yield Gap(symbol, wanted.name if wanted else None, of.shown, wanted.file if wanted else None, deferred)
-    if imports.end is not None:
-        raise imports.end
+    if imports.plan.end is not None:
+        raise imports.plan.end
 
 
 def _imports(of: LinkMap, process: Process, lazy: bool, trusting: bool) -> Imports:
@@ -261,11 +276,10 @@ def _imports(of: LinkMap, process: Process, lazy: bool, trusting: bool) -> Impor
     assert elf is not None
     result = Imports(elf, machine, work(elf, machine, process.libc, lazy, process.settings.page, True))
     symbols, side = elf.symbols, binding(of, machine)
-    infos = [info for info, _ in result.entries]
-    types = 0xFFFFFFFF if elf.layout.is64 else 0xFF
-    result.careful = machine.copy in set(map(types.__and__, infos))
+    surveys = [one for one, _ in result.plan.ranges if isinstance(one, Survey)]  # all are: the kernel mapped it
+    result.careful = any(one.has_type(elf, machine.copy) for one in surveys)
     result.careful |= not side.has_versym and elf.versions.has_versym
-    table = symbols.columns if infos else None
+    table = symbols.columns if any(one.infos for one in surveys) else None
     size = 0
     if table is not None:
         size = len(table.infos)
@@ -275,8 +289,9 @@ def _imports(of: LinkMap, process: Process, lazy: bool, trusting: bool) -> Impor
             size = 0
         else:
             result.add(names, _suffixes(side, elf, indexes), indexes)
-    if infos and max(infos) >= size << (32 if elf.layout.is64 else 8):  # also behind the hashed part
-        others = sorted({split_info(elf, info)[0] for info in infos} - {0})
+    if max([one.highest() for one in surveys], default=0) >> (32 if elf.layout.is64 else 8) >= max(size, 1):
+        # also behind the hashed part
+        others = sorted({split_info(elf, info)[0] for info, _ in result.plan.entries} - {0})
         far = [index for index in others if index >= size and _is_looked_up(symbols, index)]
         result.add([symbols.name_at(symbols.fields(index)[0]) for index in far], _suffixes(side, elf, far), far)
     return result
@@ -288,8 +303,8 @@ def _looked_up(table: Columns, start: int, end: int) -> Iterator[int]:
     strong, hidden = infos.translate(_LOOKED_UP), others.translate(_NOT_SEEN)
     odd: Iterable[int] = compress(range(len(infos)), strong)
     if end > start:
-        undefined = {*_places(sections[start:end], 0), *_places(values[start:end], 0)}
-        undefined.update(_places(infos[start:end].translate(_OTHER_INFOS), 1))
+        undefined = {*_zeros(sections[start:end]), *_zeros(values[start:end])}
+        undefined.update(_marked(infos[start:end].translate(_OTHER_INFOS)))
         inside = [start + place for place in sorted(undefined) if strong[start + place]]
         odd = chain(compress(range(start), strong), inside, compress(range(end, len(infos)), strong[end:]))
     return (index for index in odd if index and not hidden[index])
@@ -307,8 +322,6 @@ def _suffixes(side: Binding, elf: Elf, indexes: list[int]) -> list[bytes]:
     """Return @VERSION, or nothing, for each symbol; an empty list where none has a version."""
     if not side.has_versym:
         return []
-    from array import array
-
     versym = elf.versions.versym()
     entries = array("H", versym[: len(versym) & -2])
     size = len(entries)
@@ -373,12 +386,19 @@ class _Offers:
 
     def __init__(self, maps: list[LinkMap], tables: Tables, machine: Machine) -> None:
         self.tables, self.machine = tables, machine
-        pairs = [(one, one.elf.view.identity) for one in maps if one.elf is not None]
-        self.identities = {identity for _, identity in pairs}
-        known = tables.definitions
-        self.providers = [pair for pair in pairs if pair[1] in known] + [pair for pair in pairs if pair[1] not in known]
+        self._pairs = [(one, one.identity or one.elf.view.identity) for one in maps if one.elf is not None]
+        self._providers: list[tuple[LinkMap, Identity]] | None = None
+        self.identities = {identity for _, identity in self._pairs}
         self.together: dict[bytes, int] | None = None
         """Key -> place in `providers` of what defines it, of all keys wanted, where many objects are looked at."""
+
+    @property
+    def providers(self) -> list[tuple[LinkMap, Identity]]:
+        """What may define anything, those first whose tables are there."""
+        if self._providers is None:
+            known, pairs = self.tables.definitions, self._pairs
+            self._providers = [one for one in pairs if one[1] in known] + [one for one in pairs if one[1] not in known]
+        return self._providers
 
     def settles(self, identity: Identity) -> bool:
         """Whether a file is known to find everything in what is here."""
@@ -465,9 +485,9 @@ def _definitions(one: LinkMap, machine: Machine, words: frozenset[int] | None = 
         keys = list(map(add, keys, suffixes))
         count = len(keys)
     result = dict(zip(keys, chosen, strict=False))
-    zero = (place for place in _places(values, 0) if sections[place] != SHN_ABS and infos[place] & 15 != STT_TLS)
-    none = [*zero, *_places(sections, SHN_UNDEF), *lost]
-    none += [*_places(infos.translate(_OTHER_INFOS), 1), *_places(others.translate(_NOT_SEEN), 1)]
+    zero = (place for place in _zeros(values) if sections[place] != SHN_ABS and infos[place] & 15 != STT_TLS)
+    none = [*zero, *_zeros(sections), *lost]  # of SHN_UNDEF
+    none += [*_marked(infos.translate(_OTHER_INFOS)), *_marked(others.translate(_NOT_SEEN))]
     for place in none:
         if place < count and result.get(keys[place]) == chosen[place]:
             del result[keys[place]]
@@ -481,8 +501,6 @@ def _defined_as(side: Binding, elf: Elf, chosen: Sequence[int]) -> tuple[list[by
     """
     if not side.has_versym:
         return None, []
-    from array import array
-
     kinds = dict.fromkeys((0, 1), b"")
     for place, version in side.versions.items():
         if version.hash:
@@ -497,12 +515,23 @@ def _defined_as(side: Binding, elf: Elf, chosen: Sequence[int]) -> tuple[list[by
     return [kinds.get(entry, b"") for entry in entries], lost
 
 
-def _places(column: Sequence[int], value: int) -> Iterator[int]:
-    """Yield where in a column a value stands."""
-    place = -1
-    while True:
-        try:
-            place = column.index(value, place + 1)
-        except ValueError:
-            return
+def _marked(column: bytes) -> Iterator[int]:
+    """Yield where in a column 1 stands."""
+    place = column.find(1)
+    while place >= 0:
         yield place
+        place = column.find(1, place + 1)
+
+
+def _zeros(column: Sequence[int]) -> Iterator[int]:
+    """Yield where in a column 0 stands."""
+    if not isinstance(column, array):
+        yield from (place for place, value in enumerate(column) if value == 0)
+        return
+    size = column.itemsize  # of each one byte, not the lowest of an address, tells nearly always that it is not 0
+    some = column.tobytes()[size // 8 if NATIVE_LITTLE else size - 1 - size // 8 :: size]
+    place = some.find(0)
+    while place >= 0:
+        if column[place] == 0:
+            yield place
+        place = some.find(0, place + 1)
