@@ -111,7 +111,16 @@ def built(name: str, sources: Path, make: Callable[[Path], None], *versions: str
             shutil.copytree(sources, fresh, ignore=shutil.ignore_patterns("__pycache__"))
             make(fresh)
             fresh.rename(place)
+        _name(place, cache() / name)
     return place
+
+
+def _name(place: Path, short: Path) -> None:
+    """Give what was built a name without a digest, which leads to what was asked for last."""
+    fresh = short.with_name(f"{short.name}.link")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(place.name)
+    fresh.replace(short)
 
 
 def version(*words: str) -> str:
