@@ -198,7 +198,8 @@ def _cure(cure: Cure, name: str, style: Style) -> list[str]:
     if cure.cost:
         both = f"{text} ({cure.cost})"
         told = [both] if columns(both) <= space else [text, *cure.cost.split("; ")]
-    lines = [label(style, name, "green") + style.paint(cure.command or cure.title, "bold")]
+    shown = cure.title if "steps" in cure.change else cure.command or cure.title  # of an order no command tells
+    lines = [label(style, name, "green") + style.paint(shown, "bold")]
     return lines + [" " * (LABEL + 2) + style.paint(line, "dim") for one in told for line in wrapped(one, space)]
 
 
@@ -243,6 +244,8 @@ def _drawn(tls: StaticTls, refused: tuple[TlsObject, ...], style: Style) -> list
     rows = []
     for one in tls.blocks:
         forced = f", forced in by {one.forced_by}" if one.forced_by else ""
+        if one.forced_by and one.others_may_take is None:
+            forced = ", by its descriptors, which would do without"
         rows.append((one.size, one.object, f"{one.when}, offset {one.offset}{forced}"))
     rows += [(tls.free, "free", ""), (tls.tcb, "thread control block", "")]
     rows += [(one.size, one.object, "does not get in") for one in refused]
