@@ -6,7 +6,7 @@ _dlwhy() {
     if [[ $cur == = ]]; then cur=""; elif [[ $prev == = ]]; then prev=${COMP_WORDS[COMP_CWORD-2]}; fi
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
         case $word in
-            check|tls|tree|capture|unresolved|floor) command=$word; break ;;
+            check|tls|tree|diff|capture|unresolved|floor) command=$word; break ;;
         esac
     done
     COMPREPLY=()
@@ -16,7 +16,7 @@ _dlwhy() {
         --format) mapfile -t COMPREPLY < <(compgen -W "text json" -- "$cur"); return ;;
         --color) mapfile -t COMPREPLY < <(compgen -W "auto always never" -- "$cur"); return ;;
         --debug-dir|--cwd|--sysroot|--library-path) _dlwhy_directories; return ;;
-        --lock|--loader|--caller|--map|--with|-o) _dlwhy_files; return ;;
+        --lock|--loader|--caller|--map|--old-lock|--old-map|--with|-o) _dlwhy_files; return ;;
         --host) _dlwhy_hosts; return ;;
         --on|--env|--libc|-o) _dlwhy_nothing; return ;;
     esac
@@ -25,13 +25,14 @@ _dlwhy() {
             check) word="-h --help --each --on --lock --debug-dir --host --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --cpu --format -o --color -v --verbose -q --quiet" ;;
             tls) word="-h --help --sysroot --no-code --map --lock --debug-dir --format -o --color -v --verbose -q --quiet" ;;
             tree) word="-h --help --host --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --cpu --format -o --color -v --verbose -q --quiet" ;;
+            diff) word="-h --help --on --no-code --debug-dir --lock --map --old-lock --old-map --host --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --cpu --format -o --color -v --verbose -q --quiet" ;;
             capture) word="-h --help --with --with-all -o --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --cpu" ;;
             unresolved) word="-h --help --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --cpu --format -o --color -v --verbose -q --quiet" ;;
             floor) word="-h --help --format -o --color -v --verbose -q --quiet" ;;
             *) word="-h --help --version" ;;
         esac
     elif [[ -z $command ]]; then
-        word="check tls tree capture unresolved floor"
+        word="check tls tree diff capture unresolved floor"
     else
         _dlwhy_files
         return

@@ -139,6 +139,15 @@ def test_a_lock_file_is_looked_for_up_to_the_workspace(tmp_path: Path) -> None:
     assert "Cargo.lock is not read" in billed(library).notes[0]
 
 
+def test_check_takes_the_lock_file_too(tmp_path: Path) -> None:
+    """The Cargo.lock that is named for a check is that of the failing file's bill, and nothing else of the question."""
+    library = initial_exec(tmp_path, "x", 4000)
+    (tmp_path / "junk.lock").write_text("{")
+    report = dlwhy.check([str(library)], lock=str(tmp_path / "junk.lock"))
+    assert "junk.lock is not read" in report.tls[0].notes[-1]
+    assert report.steps[0].kind == "static-tls-exhausted"
+
+
 @pytest.mark.oracle
 def test_go_is_there_because_of_its_main_module() -> None:
     """The 8 bytes of Go lead to the module that was built, at the toolchain's version."""

@@ -10,7 +10,8 @@ from dlwhy.cli import arguments
 # What a value is, told by the name it has in --help: this decides what the completions offer.
 VALUES = {
     "DIR": "directory", "DIRS": "directory", "FILE": "file", "FORMAT=PATH": "text", "HOST": "host", "MAP": "file",
-    "NAME": "file", "NAME=VALUE": "text", "PATH": "file", "RELEASE": "text", "STEP": "file", "SYSTEMS": "text",
+    "NAME": "file", "NAME=VALUE": "text", "NEW": "file", "OLD": "file", "PATH": "file", "RELEASE": "text",
+    "STEP": "file", "SYSTEMS": "text",
 }  # fmt: skip
 """Value name -> what the completions offer for it; a new one has to be added, or generating stops with its name."""
 

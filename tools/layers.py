@@ -63,14 +63,14 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
         "the one road from a question to a report, or to a profile",
         (
             "origins", "latent", "bills", "unlinked", "diagnose", "trees", "archives", "walk", "load_sets", "matrix",
-            "brought", "floors", "recording", "capturing",
+            "pairs", "changes", "diffs", "brought", "floors", "recording", "capturing",
         ),
     ),
     "L6": (
         "a report → text",
         ("render", "render.json_v1", "render.style", "render.text_unlinked", "render.text_tls",
-         "render.text_unresolved", "render.text",
-         "render.text_tree", "render.notes", "render.text_matrix", "render.markdown", "render.text_floor"),
+         "render.text_unresolved", "render.text", "render.text_tree", "render.notes", "render.text_matrix",
+         "render.markdown", "render.text_floor", "render.text_diff"),
     ),
     "L7": ("the command", ("cli", "cli.plain", "cli.arguments", "cli.main", "__main__")),
 }  # fmt: skip
@@ -86,6 +86,7 @@ AHEAD = {
     ("api", "matrix"): "as above",
     ("api", "floors"): "as above",
     ("bills", "unlinked"): "object files are examined only when one is named",
+    ("api", "diffs"): "as above",
     ("loader.process", "loader.unresolved"): "all that a load lacks is listed only when it lacks something",
     ("attribute.owners", "attribute.demangle"): "names are unfolded only when there are any",
 }

@@ -77,7 +77,7 @@ def suspects() -> str:
 def library() -> str:
     """Return the functions of the library, and the records and errors it deals in, from their docstrings."""
     lines: list[str] = []
-    for name in ("check", "each", "tls", "tree", "unresolved", "capture"):
+    for name in ("check", "each", "tls", "tree", "diff", "unresolved", "capture"):
         function = getattr(api, name)
         lines += [f"## dlwhy.{name}", "", "```python", _signature("api", name), "```", "", _text(function.__doc__), ""]
     lines += ["## dlwhy.Host", "", _text(api.Host.__doc__), ""]

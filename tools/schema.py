@@ -18,7 +18,10 @@ from dlwhy.rules import KINDS
 SOURCE = Path(__file__).resolve().parent.parent / "src/dlwhy/report.py"
 
 # The document of each report, in the order of the commands; its fields come after the keys that all have.
-REPORTS = ("CheckReport", "FailedReport", "MatrixReport", "TlsReport", "TreeReport", "UnresolvedReport", "FloorReport")
+REPORTS = (
+    "CheckReport", "FailedReport", "MatrixReport", "TlsReport", "TreeReport", "UnresolvedReport", "FloorReport",
+    "DiffReport",
+)  # fmt: skip
 
 # Two fields are dictionaries whose keys are part of the contract.
 SPECIAL: dict[tuple[str, str], dict[str, Any]] = {
@@ -51,7 +54,7 @@ def schema() -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"dlwhy report, schema {report.SCHEMA}",
-        "description": "What `dlwhy check`, `tls`, `tree`, `unresolved` and `floor` print with --format json. "
+        "description": "What `dlwhy check`, `tls`, `tree`, `unresolved`, `floor` and `diff` print with --format json. "
         "A document may have more keys than are listed: ignore what you do not know.",
         "oneOf": [_document(records[name]) for name in REPORTS],
         "$defs": definitions,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dlwhy.api import Host as Host
     from dlwhy.api import capture as capture
     from dlwhy.api import check as check
+    from dlwhy.api import diff as diff
     from dlwhy.api import each as each
     from dlwhy.api import floor as floor
     from dlwhy.api import on as on
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from dlwhy.errors import UsageError as UsageError
     from dlwhy.hosts.profile import Profile as Profile
     from dlwhy.report import CheckReport as CheckReport
+    from dlwhy.report import DiffReport as DiffReport
     from dlwhy.report import FailedReport as FailedReport
     from dlwhy.report import FloorReport as FloorReport
     from dlwhy.report import MatrixReport as MatrixReport
@@ -38,19 +40,19 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "Host": "api", "capture": "api", "check": "api", "each": "api", "floor": "api", "on": "api", "tls": "api",
-    "tree": "api", "unresolved": "api",
+    "Host": "api", "capture": "api", "check": "api", "diff": "api", "each": "api", "floor": "api", "on": "api",
+    "tls": "api", "tree": "api", "unresolved": "api",
     "DlwhyError": "errors", "ElfError": "errors", "FilesError": "errors", "UnsupportedError": "errors",
     "ProfileError": "errors", "UsageError": "errors", "Profile": "hosts.profile",
-    "CheckReport": "report", "FailedReport": "report", "FloorReport": "report", "MatrixReport": "report",
-    "TlsReport": "report", "TreeReport": "report",
+    "CheckReport": "report", "DiffReport": "report", "FailedReport": "report", "FloorReport": "report",
+    "MatrixReport": "report", "TlsReport": "report", "TreeReport": "report",
     "UnresolvedReport": "report",
 }  # fmt: skip
 
 __all__ = [
-    "CheckReport", "DlwhyError", "ElfError", "FailedReport", "FilesError", "FloorReport", "Host", "MatrixReport",
-    "Profile", "ProfileError", "TlsReport", "TreeReport", "UnresolvedReport", "UnsupportedError", "UsageError",
-    "__version__", "capture", "check", "each", "floor", "on", "tls", "tree", "unresolved",
+    "CheckReport", "DiffReport", "DlwhyError", "ElfError", "FailedReport", "FilesError", "FloorReport", "Host",
+    "MatrixReport", "Profile", "ProfileError", "TlsReport", "TreeReport", "UnresolvedReport", "UnsupportedError",
+    "UsageError", "__version__", "capture", "check", "diff", "each", "floor", "on", "tls", "tree", "unresolved",
 ]  # fmt: skip
 
 

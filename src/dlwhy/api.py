@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dlwhy.hosts.profile import Profile
     from dlwhy.report import (
         CheckReport,
+        DiffReport,
         FailedReport,
         FloorReport,
         MatrixReport,
@@ -248,6 +249,35 @@ def tls(
     debug = tuple(os.fspath(one) for one in debug_dirs)
     options = Options(sysroot=_path(sysroot), code=code, debug_dirs=debug, map=_path(map), lock=_path(lock))
     return run([os.fspath(file) for file in files], options)
+
+
+def diff(
+    old: str | os.PathLike[str], new: str | os.PathLike[str], host: Host | None = None, *,
+    systems: Sequence[str | os.PathLike[str]] = (), sysroot: str | None = None, loader: str | None = None,
+    library_path: str | None = None, libc: str | None = None, cwd: str | None = None, secure: bool = False,
+    caller: str | None = None, cpu: str | None = None, code: bool = True,
+    debug_dirs: Sequence[str | os.PathLike[str]] = (), lock: str | os.PathLike[str] | None = None,
+    old_lock: str | os.PathLike[str] | None = None, map: str | os.PathLike[str] | None = None,  # noqa: A002
+    old_map: str | os.PathLike[str] | None = None,
+) -> DiffReport:  # fmt: skip
+    """Return what changed from OLD to NEW in loadability and in TLS: bytes by owner and variable, triggers, verdicts.
+
+    Both are files, or both directories or archives, whose files are paired by name. Each file is checked at its own
+    path in a process of the host, or with `systems` (as `on` takes them) in one of each system. `lock` and `map` are
+    the Cargo.lock and the linker's map of NEW, `old_lock` and `old_map` those of OLD. A file that cannot be examined
+    has its reason in the report. Raises `UsageError` for a question that cannot be asked, `DlwhyError` for an archive
+    that cannot be read.
+    """
+    from dlwhy.diffs import diff as run
+
+    if systems and host is not None and host.env is None:
+        host = host.but(env={})
+    options = Options(
+        _path(sysroot), _path(loader), library_path, libc, _path(cwd), secure, _path(caller), cpu, None, _path(lock),
+        code, tuple(os.fspath(one) for one in debug_dirs), _path(map),
+    )  # fmt: skip
+    both = (options.but(lock=_path(old_lock), map=_path(old_map)), options)
+    return run(os.fspath(old), os.fspath(new), host, both, [os.fspath(one) for one in systems])
 
 
 def tree(

@@ -81,9 +81,10 @@ class Matrix:
     def _refused(self, name: str, error: str) -> Row:
         return Row(name, None, self.host.target, None, (), error)
 
-    def examine(self, name: str, step: str) -> Row:
-        """Return the row of one file, which the process knows by `step`."""
-        hit = inferred(step) if self.host.kind == "inferred" else None
+    def examine(self, name: str, step: str, host: Host | None = None) -> Row:
+        """Return the row of one file, which the process knows by `step`; `host` is another than that of the matrix."""
+        host = host or self.host
+        hit = inferred(step) if host.kind == "inferred" else None
         path = step
         if "/" in step:
             path = step if step.startswith("/") else os.path.normpath(f"{self.cwd}/{step}")
@@ -91,13 +92,12 @@ class Matrix:
                 path = self.files.resolve(path)
         own = Objects(self.files)
         key, program = self._kind(path, own)
-        host = self.host
         why: str | None = None
         if host.kind == "inferred":
             word, why = hit or ("plain", "a C program that needs only libc, since the name tells no other host")
             host = host.but(kind="executable" if hit else "plain", target=word)
             if program:
-                host, why = self.host.but(kind="inferred", target=name), "the file itself is a program"
+                host, why = host.but(kind="inferred", target=name), "the file itself is a program"
         try:
             cells = tuple(self._cell(system, path, key, host, own) for system in self.systems)
         finally:

@@ -55,10 +55,10 @@ def walk(files: list[str], options: Options, examine: Examine[_R], refuse: Refus
     """
     walker = _Walker(options, examine, refuse)
     for name in files:
-        path = _inside(name, options)
+        path = inside(name, options)
         if path is not None and os.path.isdir(path):
             yield from walker.directory(name.rstrip("/") or "/", path)
-        elif path is not None and not _loadable(path) and archives.kind(path) is not None:
+        elif path is not None and not loadable(path) and archives.kind(path) is not None:
             yield from walker.archive(name, path)
         else:
             # a name without a slash means the file of that name, if there is one; with a colon it is no STEP, either
@@ -66,8 +66,8 @@ def walk(files: list[str], options: Options, examine: Examine[_R], refuse: Refus
             yield examine(name, step)
 
 
-def _inside(name: str, options: Options) -> str | None:
-    """Where in this system the file lies that the process knows by `name`; None when there is none."""
+def inside(name: str, options: Options) -> str | None:
+    """Return where in this system the file lies that the process knows by `name`; None when there is none."""
     root = options.sysroot or ""
     path = name if name[:1] == "/" else os.path.join(options.cwd or ("/" if root else os.getcwd()), name)
     real = root + path if root else path
@@ -93,7 +93,7 @@ class _Walker:
                     continue
                 if one.endswith(archives.ENDINGS) and os.path.isfile(real):
                     yield from self.archive(f"{within}/{one}", real)
-                elif _loadable(real):
+                elif loadable(real):
                     yield self.examine(f"{within}/{one}", f"{within}/{one}")
             while unread:
                 error = unread.pop()
@@ -123,15 +123,15 @@ class _Walker:
                 path = f"{inner}/{one}"
                 if os.path.islink(path):
                     continue
-                if _loadable(path):
+                if loadable(path):
                     yield self.examine(path, path)
                 elif one.endswith(archives.ENDINGS) and archives.kind(path) is not None:
                     why = "an archive inside an archive is not examined: unpack the outer one"
                     yield self.refuse(path, f"{path}: {why}")
 
 
-def _loadable(path: str) -> bool:
-    """Whether a file is an ELF program or shared object, by its first bytes."""
+def loadable(path: str) -> bool:
+    """Return whether a file is an ELF program or shared object, by its first bytes."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:

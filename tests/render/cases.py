@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import dlwhy
 
 if TYPE_CHECKING:
-    from dlwhy.report import CheckReport, TlsReport, TreeReport, UnresolvedReport
+    from dlwhy.report import CheckReport, DiffReport, TlsReport, TreeReport, UnresolvedReport
     from tests.fixtures.system import System
 
 
@@ -23,7 +23,7 @@ class Case(NamedTuple):
     cpu: str | None = None
     map: str | None = None
 
-    def ask(self, system: System) -> CheckReport | TlsReport | TreeReport | UnresolvedReport:
+    def ask(self, system: System) -> CheckReport | DiffReport | TlsReport | TreeReport | UnresolvedReport:
         """Return the report."""
         root = str(system.root)
         if self.command == "tls":
@@ -36,6 +36,8 @@ class Case(NamedTuple):
         )  # fmt: skip
         if self.command == "unresolved":
             return next(dlwhy.unresolved(self.words, env=dict(self.env), sysroot=root, libc=self.libc))
+        if self.command == "diff":
+            return dlwhy.diff(self.words[0], self.words[1], host, sysroot=root, libc=self.libc)
         if self.command == "tree":
             return dlwhy.tree(self.words[0], host, sysroot=root, libc=self.libc)
         return dlwhy.check(self.words, host, sysroot=root, libc=self.libc, cpu=self.cpu)
@@ -107,5 +109,12 @@ CASES: dict[str, Case] = {
     "unresolved-missing": Case("unresolved", ("/app/tree/top.so",)),
     "unresolved-none": Case("unresolved", ("/app/libgood.so",)),
     "unresolved-refused": Case("unresolved", ("/app/libalign.so",)),
+    "diff-worse": Case("diff", ("/app/libmixed.so", "/app/index.node"), host="plain"),
+    "diff-better": Case("diff", ("/app/index.node", "/app/libmixed.so"), host="plain", verbose=True),
+    "diff-otherwise": Case("diff", ("/app/libundefined.so", "/app/libclient.so")),
+    "diff-undecided": Case("diff", ("/app/index.node", "/app/libgood.so"), host="inferred"),
+    "diff-one-file": Case("diff", ("/app/libgood.so", "/app/libgood.so")),
+    "diff-directories": Case("diff", ("/app/tree", "/app")),
+    "diff-not-examined": Case("diff", ("/app/libgood.so", "/app/notes.txt")),
     "tree-missing-root": Case("tree", ("/app/nothing.so",)),
 }  # fmt: skip

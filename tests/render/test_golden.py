@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from dlwhy.render import json_v1, text, text_tls, text_tree, text_unresolved
+from dlwhy.render import json_v1, text, text_diff, text_tls, text_tree, text_unresolved
 from dlwhy.render.style import Style
-from dlwhy.report import CheckReport, TlsReport, UnresolvedReport
+from dlwhy.report import CheckReport, DiffReport, TlsReport, UnresolvedReport
 from dlwhy.rules import KINDS, RULES
 from tests.render.cases import CASES
 
@@ -32,6 +32,8 @@ def drawn(report: object, verbose: bool) -> str:
     style = Style(width=110, color=False, unicode=True, verbose=verbose, quiet=False)
     if isinstance(report, CheckReport):
         return text.check(report, style)
+    if isinstance(report, DiffReport):
+        return text_diff.diff(report, style)
     if isinstance(report, UnresolvedReport):
         return text_unresolved.unresolved(report, style)
     return text_tls.tls(report, style) if isinstance(report, TlsReport) else text_tree.tree(report, style)  # type: ignore[arg-type]

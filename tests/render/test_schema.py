@@ -71,7 +71,7 @@ def check(text: str) -> dict[str, object]:
     VALIDATOR.validate(document)
     titles = {
         "check": "CheckReport", "tls": "TlsReport", "tree": "TreeReport", "unresolved": "UnresolvedReport",
-        "floor": "FloorReport",
+        "floor": "FloorReport", "diff": "DiffReport",
     }  # fmt: skip
     title = titles[document["command"]]
     title = "FailedReport" if "subject" in document else "MatrixReport" if "rows" in document else title

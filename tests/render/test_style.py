@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from dlwhy.record import Record
-from dlwhy.render import text, text_tls, text_tree, text_unresolved
+from dlwhy.render import text, text_diff, text_tls, text_tree, text_unresolved
 from dlwhy.render.style import Style, bar, columns, printable, shortened, wrapped
-from dlwhy.report import CheckReport, Provenance, Startup, TlsReport, TreeReport, Try, UnresolvedReport
+from dlwhy.report import CheckReport, DiffReport, Provenance, Startup, TlsReport, TreeReport, Try, UnresolvedReport
 from tests.render.cases import CASES
 
 PLAIN = Style(width=110, color=False, unicode=True, verbose=False, quiet=False)
@@ -27,9 +27,9 @@ def drawn(report: object, style: Style) -> str:
         return text_tls.tls(report, style)
     if isinstance(report, UnresolvedReport):
         return text_unresolved.unresolved(report, style)
+    if isinstance(report, DiffReport):
+        return text_diff.diff(report, style)
     assert isinstance(report, TreeReport)
-    if isinstance(report, UnresolvedReport):
-        return text_unresolved.unresolved(report, style)
     return text_tree.tree(report, style)
 
 
@@ -39,7 +39,7 @@ def reports(system) -> dict[str, Any]:
     return {name: case.ask(system) for name, case in CASES.items()}
 
 
-WORDS = ("basis", "command", "disposition", "kind", "mode", "outcome", "startup", "state")
+WORDS = ("basis", "change", "command", "disposition", "kind", "mode", "outcome", "presence", "startup", "state")
 """Fields that are words of dlwhy's own."""
 
 
@@ -83,7 +83,7 @@ def overflows(shown: str, width: int, unbreakable: set[str]) -> list[str]:
     """Lines that are wider than the width although they have a blank to break at."""
     found = []
     for line in shown.splitlines():
-        told = line.strip()
+        told = line.strip().removeprefix("said of OLD").strip()
         indented = len(line) - len(line.lstrip(" │├└─|`-"))
         if columns(line) <= max(width, indented + 24) or told.removeprefix("ld.so says").strip() in unbreakable:
             continue
@@ -108,6 +108,9 @@ def test_lines_fit(reports, width: int, verbose: bool) -> None:
             messages += [one.message for one in report.findings]
             whole |= {line for one in messages if one for line in one.split("\n")}
             whole |= {cure.command or cure.title for cure in report.cures}
+        if isinstance(report, DiffReport):
+            verdicts = [side for file in report.files for one in file.verdicts for side in (one.old, one.new)]
+            whole |= {line for side in verdicts if side and side.message for line in side.message.split("\n")}
         assert overflows(drawn(report, PLAIN.but(width=width, verbose=verbose)), width, whole) == [], name
 
 

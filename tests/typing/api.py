@@ -28,6 +28,7 @@ assert_type(report.but(steps=()), dlwhy.CheckReport)
 assert_type(dlwhy.each([Path("dist")]), Iterator[dlwhy.CheckReport | dlwhy.FailedReport])
 assert_type(dlwhy.tls(["x.so"]).files[0].tls, TlsObject | None)
 assert_type(dlwhy.tree("x.so", host).root, TreeNode)
+assert_type(dlwhy.diff("a.so", Path("b.so"), host, lock="Cargo.lock"), dlwhy.DiffReport)
 assert_type(dlwhy.unresolved(["x.so"], env={}), Iterator[dlwhy.UnresolvedReport])
 assert_type(dlwhy.__version__, str)
 

@@ -14,6 +14,7 @@ COMMANDS: dict[str, str] = {
     "check": "would these loads succeed, in this order, in that process, and if not: why, who, what cures it",
     "tls": "whose bytes are in the TLS segment, and which code forces it into the static block",
     "tree": "which objects come along, found where and why; which are missing, tried where",
+    "diff": "what changed from one build to the next in loadability and in TLS, by owner",
     "capture": "which facts of a host does a check in it need, written as a profile for other machines",
     "unresolved": "which symbols and versions does nothing define in the load set of each file, as ldd -r lists them",
     "floor": "what is the smallest system that has all a file asks for, and which symbol or property sets it",
@@ -38,6 +39,13 @@ then asks of that process, `--host profile:FILE:HOST` of another one in that sys
 _STATUS = """\
 exit status: 0 would load; 10 would fail or die; 11 undecided, with the missing fact named; 1 dlwhy itself failed;
 2 usage; 3 nothing to examine"""
+
+
+_DIFF = """\
+OLD and NEW are each examined at their own path, in a process of the same host: that of --host, or what the names tell.
+The bytes are those of NEW less those of OLD; "?" marks what may have been there without a name. The exit status is 10
+when a file loads worse than before (what loaded fails, what failed kills the process, or what is new does not load),
+and 11 when that is undecided of OLD or of NEW; that both fail is no change."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -100,7 +108,7 @@ def build(command: str | None) -> argparse.ArgumentParser:
     parser = _Parser(
         f"dlwhy {command}",
         question[0].upper() + question[1:] + "?",
-        {"check": f"{_STEP}\n\n{_STATUS}", "capture": _HOST}.get(command, _STATUS),
+        {"check": f"{_STEP}\n\n{_STATUS}", "capture": _HOST, "diff": f"{_DIFF}\n\n{_STATUS}"}.get(command, _STATUS),
     )
     if command == "check":
         parser.add_argument("steps", metavar="STEP", nargs="*", help="what to load, in this order, in one process")
@@ -108,21 +116,17 @@ def build(command: str | None) -> argparse.ArgumentParser:
             "--each", action="store_true",
             help="every file in a fresh process, one report each; directories and archives are walked",
         )  # fmt: skip
-        parser.add_argument(
-            "--on", metavar="SYSTEMS", action="append", default=[],
-            help="ask other systems, a column each: names that come with dlwhy (all: every one), profiles,"
-            " sysroot:DIR, joined by commas (repeatable); as with --each every operand is a file, and it stands in the"
-            " system with its directory",
-        )  # fmt: skip
+        _on(parser, "; as with --each every operand is a file, and it stands in the system with its directory")
     elif command == "tls":
         told = "ELF files; object files and archives of them, too (.o, .a, .rlib)"
         parser.add_argument("files", metavar="FILE", nargs="*", help=told)
         parser.add_argument("--sysroot", metavar="DIR", help="look everything up inside DIR, as chroot would")
-        told = "do not look for the instructions that use the relocations: much faster on big files"
-        parser.add_argument("--no-code", dest="code", action="store_false", help=told)
+        _no_code(parser)
         parser.add_argument(
             "--map", metavar="MAP", help="the map that the linker (GNU ld, gold, lld or mold) wrote of the one FILE"
         )
+    elif command == "diff":
+        _diff(parser)
     elif command == "floor":
         told = "libraries and programs, each with what comes with it; directories and archives are walked"
         parser.add_argument("files", metavar="FILE", nargs="*", help=told)
@@ -137,14 +141,45 @@ def build(command: str | None) -> argparse.ArgumentParser:
     if command in ("check", "tls"):
         told = "the Cargo.lock that it was built with, to tell why a crate is in there; looked for near the file"
         parser.add_argument("--lock", metavar="FILE", help=told)
-        parser.add_argument(
-            "--debug-dir", metavar="DIR", action="append", default=[],
-            help="look for separate debug files in DIR before /usr/lib/debug (repeatable)",
-        )  # fmt: skip
+        _debug_dir(parser)
     if command not in ("tls", "floor"):
         _process(parser, command != "unresolved")
     _output(parser, FORMATS if command == "check" else FORMATS[:2])
     return parser
+
+
+def _diff(parser: argparse.ArgumentParser) -> None:
+    told = "a library or program, or a directory or archive (zip, wheel, jar, tar) of them"
+    parser.add_argument("old", metavar="OLD", nargs="?", help=told)
+    parser.add_argument("new", metavar="NEW", nargs="?", help="the same of another build; files are paired by name")
+    _on(parser, ", instead of this one")
+    _no_code(parser)
+    _debug_dir(parser)
+    for name, whose in (("", "NEW"), ("old-", "OLD")):
+        parser.add_argument(
+            f"--{name}lock", metavar="FILE", help=f"the Cargo.lock that {whose} was built with; looked for near it"
+        )
+        parser.add_argument(f"--{name}map", metavar="MAP", help=f"the linker's map of {whose}")
+
+
+def _on(parser: argparse.ArgumentParser, more: str) -> None:
+    parser.add_argument(
+        "--on", metavar="SYSTEMS", action="append", default=[],
+        help="ask other systems, a column each: names that come with dlwhy (all: every one), profiles, sysroot:DIR,"
+        f" joined by commas (repeatable){more}",
+    )  # fmt: skip
+
+
+def _no_code(parser: argparse.ArgumentParser) -> None:
+    told = "do not look for the instructions that use the relocations: much faster on big files"
+    parser.add_argument("--no-code", dest="code", action="store_false", help=told)
+
+
+def _debug_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--debug-dir", metavar="DIR", action="append", default=[],
+        help="look for separate debug files in DIR before /usr/lib/debug (repeatable)",
+    )  # fmt: skip
 
 
 def _capture(parser: argparse.ArgumentParser) -> None:

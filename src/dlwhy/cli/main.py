@@ -7,7 +7,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
     from types import SimpleNamespace
     from typing import Any, TextIO
 
@@ -152,7 +152,7 @@ def _command(command: str, arguments: Arguments) -> int:
         if name not in FORMATS or not path:
             raise UsageError(f"-o {item}: write FORMAT=PATH, FORMAT being {' or '.join(FORMATS)}")
     wanted = (arguments.format, *(item.partition("=")[0] for item in arguments.outputs))
-    if "markdown" in wanted and not getattr(arguments, "on", ()):
+    if "markdown" in wanted and (command != "check" or not arguments.on):
         raise UsageError("markdown: only the matrix of check --on is drawn so")
     statuses: list[int] = []
     sinks = _Sinks(arguments)
@@ -165,6 +165,7 @@ def _command(command: str, arguments: Arguments) -> int:
         reports.close()  # an archive that was unpacked is removed, also when whoever reads us has gone
     if not statuses:
         named = arguments.steps if command == "check" else arguments.files if command in ("unresolved", "floor") else []
+        named = [arguments.old, arguments.new] if command == "diff" and arguments.old is not None else named
         what = f"no program and no library in {', '.join(named)}" if named else "no file was named"
         _complain(command, f"nothing to examine: {what}")
         return 3
@@ -203,6 +204,9 @@ def _reports(command: str, arguments: Arguments) -> Generator[Report]:
             sources = {"code": arguments.code, "debug_dirs": arguments.debug_dir, "map": arguments.map}
             yield api.tls(arguments.files, sysroot=arguments.sysroot, lock=arguments.lock, **sources)
         return
+    if command == "diff":
+        yield from _diff(arguments)
+        return
     if command == "floor":
         floors = api.floor(arguments.files)
         if floors.files:
@@ -229,6 +233,34 @@ def _reports(command: str, arguments: Arguments) -> Generator[Report]:
         yield api.check(arguments.steps, host, lock=arguments.lock, debug_dirs=arguments.debug_dir, **options)
 
 
+def _diff(arguments: Arguments) -> Generator[Report]:
+    """The report of diff, if there is anything to compare. Raises `UsageError`."""
+    import gc
+
+    from dlwhy import api
+    from dlwhy.errors import UsageError
+
+    if arguments.old is None:
+        return
+    if arguments.new is None:
+        raise UsageError("name two: OLD and NEW")
+    if arguments.on and arguments.sysroot is not None:
+        raise UsageError("--on with --sysroot: write --on sysroot:DIR")
+    gc.enable()
+    options = {name: getattr(arguments, name) for name in (*_PROCESS, "caller")}
+    report = api.diff(
+        arguments.old, arguments.new, _host(arguments), systems=_listed(arguments.on), code=arguments.code,
+        debug_dirs=arguments.debug_dir, lock=arguments.lock, old_lock=arguments.old_lock, map=arguments.map,
+        old_map=arguments.old_map, **options,
+    )  # fmt: skip
+    if report.files:
+        yield report
+
+
+def _listed(items: Sequence[str]) -> list[str]:
+    return [word for item in items for word in item.split(",") if word]
+
+
 def _matrix(arguments: Arguments, host: Host | None) -> Generator[Report]:
     """The report of --on, if there is anything to report on. Raises `UsageError`."""
     import gc
@@ -239,9 +271,8 @@ def _matrix(arguments: Arguments, host: Host | None) -> Generator[Report]:
     if arguments.sysroot is not None:
         raise UsageError("--on with --sysroot: write --on sysroot:DIR")
     gc.enable()
-    systems = [word for item in arguments.on for word in item.split(",") if word]
     options = {name: getattr(arguments, name) for name in (*_PROCESS, "caller") if name != "sysroot"}
-    report = api.on(arguments.steps, systems, host, **options)
+    report = api.on(arguments.steps, _listed(arguments.on), host, **options)
     if report.rows:
         yield report
 
@@ -363,6 +394,10 @@ def _text(report: Any, style: Style) -> str:
         from dlwhy.render.text_tree import tree
 
         return tree(report, style)
+    if report.command == "diff":
+        from dlwhy.render.text_diff import diff
+
+        return diff(report, style)
     if report.command == "floor":
         from dlwhy.render.text_floor import floor
 

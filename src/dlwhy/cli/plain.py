@@ -30,6 +30,9 @@ def plain(words: Sequence[str]) -> SimpleNamespace | None:
     if command == "tls":
         sources = {"code": True, "debug_dir": (), "map": None, "lock": None}
         return SimpleNamespace(files=operands, sysroot=None, **sources, **OUTPUT)
+    if command == "diff" and len(operands) == 2:
+        sources = {"code": True, "debug_dir": (), "map": None, "old_map": None, "lock": None, "old_lock": None}
+        return SimpleNamespace(old=operands[0], new=operands[1], on=(), **sources, **PROCESS, **OUTPUT)
     if command == "floor":
         return SimpleNamespace(files=operands, **OUTPUT)
     if command == "unresolved":

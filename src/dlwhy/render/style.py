@@ -160,6 +160,19 @@ def block(style: Style, name: str, text: str, color: str = "dim", paint: str = "
     return [label(style, name, color) + lines[0], *(" " * LABEL + line for line in lines[1:])]
 
 
+def headline(style: Style, text: str, kind: str | None, *colors: str) -> list[str]:
+    """Return the first line of a report; the kind of failure at its right end, or below where there is no room."""
+    lines = wrapped(text, room(style, 0))
+    used = columns(lines[-1])
+    painted = [style.paint(line, "bold", *colors) for line in lines]
+    if not kind:
+        return painted
+    gap = style.width - used - len(kind)
+    if gap >= 2:
+        return [*painted[:-1], painted[-1] + " " * gap + style.paint(kind, "dim")]
+    return [*painted, "  " + style.paint(kind, "dim")]
+
+
 def message(style: Style, name: str, text: str) -> list[str]:
     """Return the loader's words, never broken by us."""
     first, *rest = [style.paint(line, "bold") for line in text.split("\n")]

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from dlwhy.render.style import LABEL, bar, block, columns, count, label, message, parts, printable, room, wrapped
+from dlwhy.render.style import (
+    LABEL,
+    bar,
+    block,
+    columns,
+    count,
+    headline,
+    label,
+    message,
+    parts,
+    printable,
+    room,
+    wrapped,
+)
 from dlwhy.report import DIES, FAILS, LOADS, UNDECIDED
 
 TYPE_CHECKING = False
@@ -69,24 +82,11 @@ def _where(report: CheckReport) -> str:
     return f" ({', '.join([*release, host.machine, *([host.profile] if host.profile else [])])})"
 
 
-def _verdict(style: Style, verdict: str, outcome: str, kind: str | None) -> list[str]:
-    """The first line; the kind of failure at its right end, or below where there is no room."""
-    lines = wrapped(verdict, room(style, 0))
-    used = columns(lines[-1])
-    painted = [style.paint(line, "bold", _OUTCOME_COLOR[outcome]) for line in lines]
-    if kind is None:
-        return painted
-    gap = style.width - used - len(kind)
-    if gap >= 2:
-        return [*painted[:-1], painted[-1] + " " * gap + style.paint(kind, "dim")]
-    return [*painted, "  " + style.paint(kind, "dim")]
-
-
 def _start(report: CheckReport, style: Style) -> list[str]:
     start = report.host.startup
     whether = _WHETHER if start.outcome == UNDECIDED else ""
     verdict = f"{whether}{report.host.name} {_START[start.outcome]}{_where(report)}"
-    lines = _verdict(style, verdict, start.outcome, start.kind)
+    lines = headline(style, verdict, start.kind, _OUTCOME_COLOR[start.outcome])
     if start.message:
         lines += [*[""] * (not style.quiet), *message(style, "ld.so says", start.message)]
     if style.quiet:
@@ -118,7 +118,7 @@ def _step(report: CheckReport, step: Step, number: int, style: Style) -> list[st
     prefix = f"{number}. " if len(report.steps) > 1 else ""
     prefix += _WHETHER if step.outcome == UNDECIDED else ""
     verdict = f"{prefix}{name} {(_ACT if acts else _LOAD)[step.outcome]} in {report.host.name}{_where(report)}"
-    lines = _verdict(style, verdict, step.outcome, step.kind)
+    lines = headline(style, verdict, step.kind, _OUTCOME_COLOR[step.outcome])
     if step.message is not None:
         lines += [*[""] * (not style.quiet), *message(style, "ld.so says", step.message)]
     if style.quiet:
