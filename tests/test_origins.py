@@ -212,6 +212,7 @@ def test_check_tells_why_as_well(tmp_path: Path) -> None:
         ("libgomp-e985bcbb.so.1.0.0", "libgomp.so.1.0.0"), ("libgomp.so.1", "libgomp.so.1"),
         ("libquadmath-96973f99-934c22de.so.0.0.0", "libquadmath.so.0.0.0"), ("-12345678.so", "-12345678.so"),
         ("libicu-deadbee.so", "libicu-deadbee.so"), ("x", "x"),
+        ("libopenblaso-r0-d77a1985.3.15.so", "libopenblaso-r0.3.15.so"), ("libx.so.1-12345678", "libx.so.1-12345678"),
     ],
 )  # fmt: skip
 def test_hashes_of_auditwheel_are_taken_off(name: str, plain: str) -> None:

@@ -62,8 +62,8 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "L5": (
         "the one road from a question to a report, or to a profile",
         (
-            "origins", "latent", "bills", "unlinked", "diagnose", "trees", "archives", "walk", "load_sets", "matrix",
-            "pairs", "changes", "diffs", "brought", "floors", "recording", "capturing",
+            "origins", "copies", "latent", "bills", "unlinked", "diagnose", "trees", "archives", "walk",
+            "load_sets", "matrix", "pairs", "changes", "diffs", "brought", "floors", "recording", "capturing",
         ),
     ),
     "L6": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dlwhy.errors import ElfError
 from dlwhy.question import LOADER_VARIABLES, Question, ask, surely_there
 from dlwhy.report import FAILS, CheckReport, Cure, Finding, HostReport, StaticBlock, StaticTls, TlsObject
 from dlwhy.verdict import Run, model
@@ -9,8 +10,10 @@ from dlwhy.verdict import Run, model
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dlwhy.api import Host, Options
+    from dlwhy.files import Files
     from dlwhy.loader.link_map import LinkMap
     from dlwhy.loader.process import Process
+    from dlwhy.report import Copies
 
 
 def check(steps: list[str], host: Host | None, options: Options) -> CheckReport:
@@ -22,9 +25,11 @@ def check(steps: list[str], host: Host | None, options: Options) -> CheckReport:
         run = model(question)
         found = fixes(question, run)
         bills, remarks = _bills(question, run, options)
+        twice = _copies(run, question.objects.files)
         return CheckReport(
-            host_report(question, run), run.steps, _static_tls(run), bills, (*_findings(question, run), *remarks),
-            (*found.cures, *_rebuilds(run, bills)), found.not_cures, run.start_searches,
+            host_report(question, run), run.steps, _static_tls(run), bills,
+            (*_findings(question, run), *remarks, *twice_told(twice)), (*found.cures, *_rebuilds(run, bills)),
+            found.not_cures, run.start_searches, twice,
         )  # fmt: skip
     finally:
         question.objects.files.close()
@@ -125,6 +130,45 @@ def _findings(question: Question, run: Run) -> tuple[Finding, ...]:
                 "it is refused however small the segment is; built without -ftls-model=initial-exec it would load",
             ))  # fmt: skip
     return (*findings, *_strangers(run), *_takers(run))
+
+
+def _copies(run: Run, files: Files) -> tuple[Copies, ...]:
+    """The libraries that are in the process more than once: most loads have no two names that could be of one."""
+    spaces = [space.maps for space in run.process.namespaces] if run.process is not None else []
+    return copies_in(spaces, files)
+
+
+def copies_in(spaces: list[list[LinkMap]], files: Files) -> tuple[Copies, ...]:
+    """Return the libraries that are more than once in one of these namespaces; who reads no names imports nothing."""
+    for maps in spaces:
+        stems = [stem for one in maps if (stem := _stem(one))]
+        if len(stems) > len(set(stems)):
+            break
+    else:
+        return ()
+    from dlwhy.copies import copies
+
+    return copies(spaces, files)
+
+
+def _stem(one: LinkMap) -> str:
+    """DT_SONAME up to its first dot, without what may be a hash; empty without one."""
+    try:
+        stem = ((one.soname if one.name else None) or "").partition(".")[0]
+    except ElfError:
+        return ""
+    while stem[-9:-8] == "-":
+        stem = stem[:-9]
+    return stem
+
+
+def twice_told(found: tuple[Copies, ...]) -> tuple[Finding, ...]:
+    """Return what is said of libraries that are more than once in a process."""
+    if not found:
+        return ()
+    from dlwhy.copies import findings
+
+    return tuple(findings(found))
 
 
 def _strangers(run: Run) -> list[Finding]:

@@ -174,9 +174,20 @@ def _of_package(path: str, package: Installed) -> Provenance:
     return Provenance(name, package.version, (top,), package.source, COMPUTED)
 
 
+def origin(path: str, files: Files) -> Provenance | None:
+    """Return the package that the file at `path` (absolute) belongs to, and what that took it from; None if unknown.
+
+    Raises `Unknown` where the files of a profile do not tell.
+    """
+    from dlwhy.attribute.installed import installed
+
+    package = installed(path, files)
+    return _of_package(path, package) if package is not None else None
+
+
 def unhashed(name: str) -> str:
-    """Return the file name that a library had before auditwheel put eight digits of its hash into it."""
-    stem, dot, rest = name.partition(".so")
+    """Return the file name that a library had before auditwheel put eight digits of its hash before its first dot."""
+    stem, dot, rest = name.partition(".")
     while len(stem) > 9 and stem[-9] == "-" and all(c in "0123456789abcdef" for c in stem[-8:]):
         stem = stem[:-9]
     return stem + dot + rest

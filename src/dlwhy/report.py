@@ -477,6 +477,30 @@ class Finding(Record):
     """Where the rule stands."""
 
 
+class LibraryCopy(Record):
+    """One of several files of a library in one process."""
+
+    object: str
+    """Its link-map name."""
+    soname: str | None
+    """Its own name (DT_SONAME), with the hash that auditwheel wrote into it."""
+    exports: int
+    """How many names it exports."""
+    provenance: Provenance | None
+    """The package that it belongs to; None when nothing tells."""
+
+
+class Copies(Record):
+    """A library that is more than once in one process: each of the files has its own code and data."""
+
+    library: str
+    """Its soname without a hash and with the first number of its release, e.g. "libgomp.so.1"."""
+    copies: tuple[LibraryCopy, ...]
+    """The files in load order."""
+    common: int
+    """How many names all of them export."""
+
+
 class Cure(Record):
     """A change that helps, proven by loading again with it in the model."""
 
@@ -522,6 +546,8 @@ class CheckReport(Record):
     """What people try in vain."""
     start_searches: tuple[Search, ...]
     """How the objects of the start-up were found."""
+    copies: tuple[Copies, ...] = ()
+    """Libraries of which several files are in the process after the last step."""
 
     command = "check"
 
@@ -664,6 +690,10 @@ class TreeReport(Record):
     """Bytes of those that are forced into the static block or start with the program."""
     error: str | None
     """Why FILE was not examined, in one sentence; None when it was."""
+    copies: tuple[Copies, ...] = ()
+    """Libraries of which several files come together."""
+    findings: tuple[Finding, ...] = ()
+    """What else is worth knowing."""
 
     command = "tree"
 

@@ -38,6 +38,10 @@ RULES: dict[str, Rule] = {
             "glibc elf/dl-reloc.c, _dl_allocate_static_tls; elf/dl-tls.c",
         ),
         Rule(
+            "library-twice", "warning", "two files of one library are in one process, each with its own code and data",
+            "glibc elf/dl-load.c, _dl_map_object; joblib/threadpoolctl multiple_openmp.md",
+        ),
+        Rule(
             "innocent-named", "note", "the object that ld.so names is not the one whose code forces static TLS",
             "glibc elf/dl-reloc.c, _dl_allocate_static_tls",
         ),

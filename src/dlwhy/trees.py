@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dlwhy.diagnose import host_report
+from dlwhy.diagnose import copies_in, host_report, twice_told
 from dlwhy.errors import DlwhyError, ElfError
 from dlwhy.loader.dependencies import plain_needs
 from dlwhy.loader.faults import Death, Fault, Unknown
@@ -51,7 +51,10 @@ def _tree(file: str, question: Question) -> TreeReport:
             return TreeReport(host, broken, 0, 1, 0, 0, words)
         walk.map_all(top)
         made = walk.node(top, name, top.how, ())
-    return TreeReport(host, made, len(walk.seen), walk.missing, walk.tls_total, walk.static_total, None)
+    twice = copies_in([process.base.maps], question.objects.files)
+    return TreeReport(
+        host, made, len(walk.seen), walk.missing, walk.tls_total, walk.static_total, None, twice, twice_told(twice),
+    )  # fmt: skip
 
 
 def _tree_alone(host: HostReport, program: Elf) -> TreeReport:

@@ -36,6 +36,8 @@ def tree(report: TreeReport, style: Style) -> str:
         release += f", {host.profile}" if host.profile else ""
         why = f": {host.inferred} (--host names another)" if host.inferred else ""
         lines += block(style, "host", f"{host.name} ({release}){why}")
+    for finding in report.findings if not style.quiet else ():
+        lines += block(style, finding.severity, finding.message)
     return "\n".join(lines) + "\n"
 
 
