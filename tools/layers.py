@@ -50,7 +50,8 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
             "attribute.go_table", "attribute.functions", "attribute.accesses", "attribute.bill",
             "attribute.static_library", "attribute.object_models", "attribute.object_accesses",
             "attribute.objects", "attribute.remarks",
-            "attribute.calls", "attribute.graph", "attribute.embedded", "attribute.installed",
+            "attribute.calls", "attribute.graph", "attribute.embedded", "attribute.opened",
+            "attribute.installed",
             "attribute.suspects",
         ),
     ),
@@ -62,8 +63,8 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "L5": (
         "the one road from a question to a report, or to a profile",
         (
-            "origins", "copies", "latent", "bills", "unlinked", "diagnose", "trees", "archives", "walk",
-            "load_sets", "matrix", "pairs", "changes", "diffs", "brought", "floors", "recording", "capturing",
+            "origins", "copies", "latent", "bills", "unlinked", "diagnose", "openings", "trees", "archives",
+            "walk", "load_sets", "matrix", "pairs", "changes", "diffs", "brought", "floors", "recording", "capturing",
         ),
     ),
     "L6": (

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     SuspectRole = str
     State = str
     Change = str
+    Priority = str
     Presence = str
     Kind = str  # a word of dlwhy.rules.KINDS
 
@@ -108,6 +109,11 @@ VALUES: dict[str, dict[str, str]] = {
         "otherwise": "neither succeeds, each for a reason of its own",
         "undecided": "a fact is missing of one of them at least",
         "none": "not asked: the system is for another machine than both, or only one of them is there",
+    },
+    "Priority": {
+        "required": "without it nothing works",
+        "recommended": "an important feature wants it; also where the note does not say",
+        "suggested": "a feature wants it that few need",
     },
     "Presence": {
         "both": "in OLD and in NEW",
@@ -644,6 +650,29 @@ class TlsReport(Record):
         return worst([EXIT_BROKEN if one.error else EXIT_LOADS for file in self.files for one in (file, *file.members)])
 
 
+class Opening(Record):
+    """Libraries any of which an object opens by dlopen, as it says itself or as its constants suggest."""
+
+    sonames: tuple[str, ...]
+    """Their names, in the order in which they are listed."""
+    priority: Priority | None
+    """How much the object wants it; None for a guess."""
+    feature: str | None
+    """What it is wanted for, in a word; None when nothing tells."""
+    description: str | None
+    """What it is wanted for; None when nothing tells."""
+    path: str | None
+    """Where the loader finds the first of them that is there, for a dlopen by this object; None for none."""
+    how: str
+    """Why it was found there, as `Search.how`; for a missing one what the loader would say."""
+    tries: tuple[Try, ...]
+    """Every place that was tried, for one name after the other."""
+    source: str
+    """".note.dlopen", or "constant"."""
+    basis: Basis
+    """"assumed" for a constant: it may never be opened."""
+
+
 class TreeNode(Record):
     """One object of the tree."""
 
@@ -671,6 +700,8 @@ class TreeNode(Record):
     """What it needs, in the order of its DT_NEEDED; empty where it is drawn in full elsewhere."""
     at_startup: bool
     """Whether the host has it already before the first dlopen."""
+    opens: tuple[Opening, ...] = ()
+    """What it opens itself, or may open; empty where it is drawn in full elsewhere."""
 
 
 class TreeReport(Record):

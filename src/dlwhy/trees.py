@@ -7,6 +7,7 @@ from dlwhy.errors import DlwhyError, ElfError
 from dlwhy.loader.dependencies import plain_needs
 from dlwhy.loader.faults import Death, Fault, Unknown
 from dlwhy.loader.link_map import EXECUTABLE, LinkMap
+from dlwhy.openings import openings
 from dlwhy.question import Question, ask
 from dlwhy.report import HostReport, Search, TreeNode, TreeReport, Try
 from dlwhy.verdict import model
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from dlwhy.api import Host, Options
     from dlwhy.elf.file import Elf
     from dlwhy.loader.process import Process
+    from dlwhy.report import Opening
 
 
 def tree(file: str, host: Host | None, options: Options) -> TreeReport:
@@ -162,12 +164,14 @@ class _Walk:
         size = at.tls.memsz if at.tls is not None else 0
         model_, static = self.model(at)
         children: list[TreeNode] = []
+        opens: tuple[Opening, ...] = ()
         if state == "first":
             self.seen.add(id(at))
             self.tls_total += size
             if static or at_startup or self.from_start:
                 self.static_total += size
             if not at_startup:
+                opens = openings(self.process, at)
                 for child_name, child, child_how, child_tries in self._needs(at):
                     if child is None:
                         self.missing += 1
@@ -181,6 +185,7 @@ class _Walk:
         return TreeNode(
             name, at.name or self.process.settings.program, how, state, tries, _soname(at), size,
             at.tls.align if at.tls is not None else 0, model_, static, tuple(children), at_startup,
+            opens,
         )  # fmt: skip
 
 

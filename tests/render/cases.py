@@ -103,6 +103,8 @@ CASES: dict[str, Case] = {
     "tls-other-map": Case("tls", ("/app/libmixed.so",), map="/app/other.map"),
     "tls-verbose": Case("tls", ("/app/libmixed.so",), verbose=True),
     "tree": Case("tree", ("/app/tree/top.so",)),
+    "tree-opens": Case("tree", ("/plug/libopener.so",)),
+    "tree-opens-verbose": Case("tree", ("/plug/libopener.so",), verbose=True),
     "tree-verbose": Case("tree", ("/app/tree/top.so",), verbose=True),
     "tree-host": Case("tree", ("/app/libgood.so",), host="/bin/host"),
     "tree-program": Case("tree", ("/bin/host",), host="inferred"),

@@ -337,6 +337,14 @@ class Process:
             raise
         return top
 
+    def look_for(self, name: str, caller: LinkMap) -> SearchRecord:
+        """Return where dlopen, called by `caller`, finds a name; nothing is loaded. Raises `Fault`, `Death`, `Unknown`.
+
+        Of a name that is not found the record is the last of `searches`.
+        """
+        self.map_object(name, caller, LOADED, RTLD_NOLOAD, self.base, True, None)
+        return self.searches[-1]
+
     def new_namespace(self, name: str) -> Namespace:
         """The namespace that dlmopen takes for LM_ID_NEWLM: the first one without objects. Raises `Fault`."""
         for space in self.namespaces[1:]:

@@ -7,8 +7,11 @@ from dlwhy.render.style import block, count, parts, printable, room, wrapped
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dlwhy.render.style import Piece, Style
-    from dlwhy.report import TreeNode, TreeReport
+    from dlwhy.report import Opening, TreeNode, TreeReport
 
+_GUESSES = 3
+"""Constants that may be names of libraries, of each object, shown without -v."""
+_NOT_THERE = "No such file or directory"
 _DEEPEST = 60
 """Levels that are indented; deeper ones stand below one another at this depth."""
 
@@ -49,18 +52,58 @@ def _missing(node: TreeNode) -> list[TreeNode]:
 
 
 def _branch(node: TreeNode, lead: str, under: str, style: Style, lines: list[str]) -> None:
-    below = under + ("    " if not node.children else "│   " if style.unicode else "|   ")
+    opens = _shown(node, style)
+    more = len(node.opens) - len(opens)
+    leaves = len(opens) + (more > 0)
+    below = under + ("    " if not node.children and not leaves else "│   " if style.unicode else "|   ")
     lines += parts(style, lead, below, _pieces(node))
     if node.state in ("missing", "broken") or (style.verbose and node.state == "first"):
         lines += _tries(node, below, style)
     if len(under) > 4 * _DEEPEST:
         under = under[: 4 * _DEEPEST]
     for index, child in enumerate(node.children):
-        last = index == len(node.children) - 1
-        elbow, bar = ("└── " if last else "├── ", "    " if last else "│   ")
-        if not style.unicode:
-            elbow, bar = ("`-- " if last else "|-- ", "    " if last else "|   ")
+        elbow, bar = _guides(index == len(node.children) + leaves - 1, style)
         _branch(child, under + elbow, under + bar, style, lines)
+    for index, one in enumerate(opens):
+        elbow, bar = _guides(index == leaves - 1, style)
+        lines += parts(style, under + elbow, under + bar, _opening(one))
+        if style.verbose:
+            lines += _tries(one, under + bar, style)
+    if more > 0:
+        elbow, _ = _guides(True, style)
+        what = f"and {count(more, 'more constant')} like that (-v)"
+        lines += parts(style, under + elbow, under, [(what, ("dim",))])
+
+
+def _guides(last: bool, style: Style) -> tuple[str, str]:
+    """What is drawn before a branch, and before the lines below it."""
+    if not style.unicode:
+        return ("`-- ", "    ") if last else ("|-- ", "|   ")
+    return ("└── ", "    ") if last else ("├── ", "│   ")
+
+
+def _shown(node: TreeNode, style: Style) -> list[Opening]:
+    """What an object opens as it says itself, and the first of the guesses."""
+    guesses = [one for one in node.opens if one.priority is None]
+    shown = guesses if style.verbose or len(guesses) <= _GUESSES + 1 else guesses[:_GUESSES]
+    return [one for one in node.opens if one.priority is not None] + shown
+
+
+def _opening(one: Opening) -> list[Piece]:
+    """A library that is opened later: what for, and whether it is there."""
+    guess = one.priority is None
+    pieces: list[Piece] = [(f"dlopen{'?' * guess} {' or '.join(one.sonames)}", ("dim",) if guess else ())]
+    if guess:
+        pieces.append(("a constant: a guess", ("dim",)))
+    else:
+        pieces.append((f"{one.priority}: {one.description or one.feature or 'no word why'}", ("dim",)))
+    if one.path is None:
+        words = one.how.removeprefix(f"{one.sonames[-1]}: ")
+        words = "not found" if words.endswith(_NOT_THERE) else words
+        pieces.append((words, ("red",) if one.priority == "required" else ("yellow",)))
+    else:
+        pieces += [(one.path, ()), (f"[{one.how}]", ("dim",))]
+    return pieces
 
 
 def _pieces(node: TreeNode) -> list[Piece]:
@@ -85,7 +128,7 @@ def _pieces(node: TreeNode) -> list[Piece]:
     return pieces
 
 
-def _tries(node: TreeNode, lead: str, style: Style) -> list[str]:
+def _tries(node: TreeNode | Opening, lead: str, style: Style) -> list[str]:
     lines: list[str] = []
     for one in node.tries:
         told: list[Piece] = [(f"tried {one.path}", ("dim",)), (f"{one.where}: {one.result}", ("dim",))]

@@ -35,6 +35,7 @@ from dlwhy.loader.unresolved import Gap
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dlwhy.loader.link_map import LinkMap
+    from dlwhy.loader.process import SearchRecord
 
 _LOW = 1 << 40
 """Nothing of an object that the kernel places lies below."""
@@ -249,6 +250,22 @@ class MuslProcess(Loading):
             words = f"Error loading shared library {name}: {self.words()}{by}"
             raise Fault(self._kind(), "search", words, because=self._because(name))
         return found
+
+    def look_for(self, name: str, caller: object) -> SearchRecord:  # noqa: ARG002 -- musl has no use for it
+        """Return where dlopen finds a name; nothing is loaded. Raises `Fault`, `Death`, `Unknown`."""
+        self._noload = True
+        try:
+            found = self.load_library(name, self.program, LOADED)
+        finally:
+            self._noload = False
+        record = self.searches[-1]
+        taken = record.attempts[-1] if record.attempts and record.attempts[-1].result == "taken" else None
+        if found is None and taken is None:
+            raise Fault(
+                self._kind(), "search", f"Error loading shared library {name}: {self.words()}",
+                because=self._because(name),
+            )  # fmt: skip
+        return record if found is not None or taken is None else record.but(path=taken.path, how=taken.where)
 
     def list_gaps(self, among: list[LinkMap], lazy: bool) -> None:  # noqa: ARG002 -- the shape of glibc's
         """Add to `gaps` what lazy loads left open; what stops a load is there already."""

@@ -1,0 +1,127 @@
+"""What a file says that it opens itself, by dlopen: the note that lists it, and constants that look like sonames.
+
+The note is a fact: `.note.dlopen` (systemd.io, ELF_DLOPEN_METADATA) names for each feature the libraries any of which
+will do. A constant is a guess: that an object imports dlopen and has "libfoo.so.1" among its constants does not say
+that it ever opens that, nor that it would open nothing else.
+"""
+
+from __future__ import annotations
+
+from dlwhy.attribute.embedded import constants
+from dlwhy.elf.constants import SHN_UNDEF
+from dlwhy.elf.notes import NT_FDO_DLOPEN, notes
+from dlwhy.errors import DlwhyError
+from dlwhy.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dlwhy.elf.file import Elf
+
+REQUIRED, RECOMMENDED, SUGGESTED = "required", "recommended", "suggested"
+_PRIORITIES = (REQUIRED, RECOMMENDED, SUGGESTED)
+_OPENERS = (b"dlopen", b"dlmopen", b"__libc_dlopen_mode")
+_LETTERS = bytes(c for c in range(128) if chr(c).isalnum() or chr(c) in "_+.-")
+_LONGEST_NAME = 200
+_MOST = 1000
+"""Entries of all notes, or constants of one file, at most."""
+_LONGEST = 300
+"""Characters of a text in a note that are kept."""
+
+
+class Wanted(Record):
+    """Libraries any of which a file opens for one feature."""
+
+    sonames: tuple[str, ...]
+    """In the order in which the note has them."""
+    feature: str | None
+    description: str | None
+    priority: str
+    """required, recommended or suggested; recommended where the note has none, as it is defined."""
+
+
+def noted(elf: Elf) -> tuple[tuple[Wanted, ...], str | None]:
+    """Return what `.note.dlopen` lists, and one sentence about what in it could not be read. Never raises."""
+    found: list[Wanted] = []
+    wrong = None
+    for note in notes(elf):
+        if note.type != NT_FDO_DLOPEN or note.owner != b"FDO":
+            continue
+        import json  # nearly no file has such a note
+
+        try:
+            value = json.loads(note.desc.rstrip(b"\0"))
+        except (ValueError, RecursionError):
+            value = None
+        value = [value] if isinstance(value, dict) else value  # as it was first defined
+        entries = [_entry(one) for one in value[:_MOST]] if isinstance(value, list) else [None]
+        found += [one for one in entries if one is not None]
+        if None in entries:
+            wrong = ".note.dlopen is not read, or in part: not as it is defined"
+    return tuple(dict.fromkeys(found[:_MOST])), wrong
+
+
+def _entry(value: object) -> Wanted | None:
+    """One object of the note's array; None for what is none."""
+    if not isinstance(value, dict):
+        return None
+    sonames = value.get("soname")
+    sonames = [sonames] if isinstance(sonames, str) else sonames
+    names = [one for one in sonames if isinstance(one, str) and one] if isinstance(sonames, list) else []
+    if not names:
+        return None
+    priority = value.get("priority")
+    return Wanted(
+        tuple(one[:_LONGEST] for one in names[:_MOST]), _text(value.get("feature")), _text(value.get("description")),
+        priority if isinstance(priority, str) and priority in _PRIORITIES else RECOMMENDED,
+    )  # fmt: skip
+
+
+def _text(value: object) -> str | None:
+    return value[:_LONGEST] if isinstance(value, str) and value else None
+
+
+def guessed(elf: Elf, known: frozenset[str]) -> tuple[str, ...]:
+    """Return constants like sonames of a file that imports dlopen, without those `known`. Never raises."""
+    if not _opens(elf):
+        return ()
+    found: dict[str, None] = {}
+    try:
+        for data in constants(elf):
+            found.update(dict.fromkeys(_sonames(b"\0" + data)))
+            if len(found) > _MOST:
+                break
+    except DlwhyError:
+        pass  # what was found until there is still there
+    return tuple(name for name in found if name not in known)[:_MOST]
+
+
+def _sonames(data: bytes) -> Iterator[str]:
+    """Whole strings like "libfoo.so.1". Without `re`, whose import would cost more than most answers."""
+    at = data.find(b"\0lib")
+    while at >= 0:
+        end = data.find(b"\0", at + 1)
+        name = data[at + 1 : end] if 0 < end - at <= _LONGEST_NAME else b""
+        stem, dot, release = name.rpartition(b".so")
+        if dot and len(stem) > 3 and not name.translate(None, _LETTERS) and _is_release(release):
+            yield name.decode("ascii")
+        at = data.find(b"\0lib", at + 1)
+
+
+def _is_release(text: bytes) -> bool:
+    """Whether this is nothing, or numbers with a dot before each."""
+    return not text or (text[:1] == b"." and all(part.isdigit() for part in text[1:].split(b".")))
+
+
+def _opens(elf: Elf) -> bool:
+    """Whether a file imports a function that opens libraries."""
+    try:
+        symbols = elf.symbols
+        if not elf.dynamic or not any(name in symbols.names for name in _OPENERS):
+            return False
+        undefined = range(1, symbols.hashed[0] or symbols.count)  # DT_GNU_HASH: what is hashed stands behind the rest
+        rows = (symbols.fields(index) for index in undefined)
+        return any(row[5] == SHN_UNDEF and symbols.name_at(row[0]) in _OPENERS for row in rows)
+    except DlwhyError:
+        return False
