@@ -50,9 +50,8 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
             "attribute.go_table", "attribute.functions", "attribute.accesses", "attribute.bill",
             "attribute.static_library", "attribute.object_models", "attribute.object_accesses",
             "attribute.objects", "attribute.remarks",
-            "attribute.calls", "attribute.graph", "attribute.embedded", "attribute.opened",
-            "attribute.installed",
-            "attribute.suspects",
+            "attribute.calls", "attribute.graph", "attribute.embedded", "attribute.opened", "attribute.opaque",
+            "attribute.installed", "attribute.suspects",
         ),
     ),
     "L4": (

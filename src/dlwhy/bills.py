@@ -182,6 +182,7 @@ def _tls_file(path: str, reader: Files, options: Options, lock: Lock | None) -> 
 
 def _tls_findings(elf: Elf, made: Bill, path: str) -> tuple[Finding, ...]:
     """What was found out about the evidence, and what the code behind the relocations shows beyond the bill."""
+    from dlwhy.attribute.opaque import payload, told
     from dlwhy.attribute.remarks import remarks
     from dlwhy.rules import finding
 
@@ -190,4 +191,7 @@ def _tls_findings(elf: Elf, made: Bill, path: str) -> tuple[Finding, ...]:
         from dlwhy.latent import of_file
 
         found += of_file(elf, made)
+    hidden = payload(elf)
+    if hidden is not None:
+        found.append(("opaque-payload", told(hidden, "it")))
     return tuple(finding(rule, path, message) for rule, message in found)

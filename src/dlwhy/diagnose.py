@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from dlwhy.report import Copies
 
 
+_WORTH_A_LOOK = 256 << 10
+"""Bytes of a segment that may hold a payload."""
+
+
 def check(steps: list[str], host: Host | None, options: Options) -> CheckReport:
     """Return the report of `check`. Raises `UsageError` and other `DlwhyError`."""
     from dlwhy.fixes import fixes
@@ -129,7 +133,31 @@ def _findings(question: Question, run: Run) -> tuple[Finding, ...]:
                 "late-initial-exec", step.needed_by or step.object or "",
                 "it is refused however small the segment is; built without -ftls-model=initial-exec it would load",
             ))  # fmt: skip
-    return (*findings, *_strangers(run), *_takers(run))
+    return (*findings, *_strangers(run), *_takers(run), *_opaque(run))
+
+
+def _opaque(run: Run) -> tuple[Finding, ...]:
+    """Files that the steps load and that hide their code: that they load says little of what they bring."""
+    if run.process is None:
+        return ()
+    loaded = {path for step in run.steps for path in step.loaded}
+    return opaque_told([one for space in run.process.namespaces for one in space.maps if one.name in loaded])
+
+
+def opaque_told(maps: list[LinkMap]) -> tuple[Finding, ...]:
+    """Return what is said of objects that hide their code."""
+    made = []
+    for one in maps:
+        loads = one.elf.loads if one.elf is not None else ()
+        if not any(row[5] >= _WORTH_A_LOOK for row in loads):
+            continue
+        from dlwhy.attribute.opaque import payload, told
+
+        assert one.elf is not None
+        found = payload(one.elf)
+        if found is not None:
+            made.append(_finding("opaque-payload", one.shown, told(found, one.shown)))
+    return tuple(made)
 
 
 def _copies(run: Run, files: Files) -> tuple[Copies, ...]:

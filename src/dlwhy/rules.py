@@ -42,6 +42,10 @@ RULES: dict[str, Rule] = {
             "glibc elf/dl-load.c, _dl_map_object; joblib/threadpoolctl multiple_openmp.md",
         ),
         Rule(
+            "opaque-payload", "warning", "the file hides its code: a small loader in front of a compressed payload",
+            "docs/attribution.md; swc-project/swc bindings, `.swc_native`",
+        ),
+        Rule(
             "innocent-named", "note", "the object that ld.so names is not the one whose code forces static TLS",
             "glibc elf/dl-reloc.c, _dl_allocate_static_tls",
         ),

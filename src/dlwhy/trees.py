@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dlwhy.diagnose import copies_in, host_report, twice_told
+from dlwhy.diagnose import copies_in, host_report, opaque_told, twice_told
 from dlwhy.errors import DlwhyError, ElfError
 from dlwhy.loader.dependencies import plain_needs
 from dlwhy.loader.faults import Death, Fault, Unknown
@@ -54,8 +54,10 @@ def _tree(file: str, question: Question) -> TreeReport:
         walk.map_all(top)
         made = walk.node(top, name, top.how, ())
     twice = copies_in([process.base.maps], question.objects.files)
+    hidden = opaque_told([one for one in process.base.maps if id(one) not in walk.start])
     return TreeReport(
-        host, made, len(walk.seen), walk.missing, walk.tls_total, walk.static_total, None, twice, twice_told(twice),
+        host, made, len(walk.seen), walk.missing, walk.tls_total, walk.static_total, None, twice,
+        (*twice_told(twice), *hidden),
     )  # fmt: skip
 
 

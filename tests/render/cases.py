@@ -92,6 +92,8 @@ CASES: dict[str, Case] = {
     "assertion": _check("/app/libpltrel.so"),
     "signal": _check("/app/libalign0.so"),
     "audit": _check("/app/libgood.so", env=(("LD_AUDIT", "/app/libaudit.so"),)),
+    "opaque": _check("lazy:/plug/libpacked.so"),
+    "tls-opaque": Case("tls", ("/plug/libpacked.so",)),
     "library-twice": _check("/site/one/core.so", "/site/two/core.so"),
     "unknown": _check("/app/libgood.so", libc="glibc-2.99"),
     "loader-notice": _check("/app/libgood.so", env=(("LD_PRELOAD", "/app/nothing.so"),)),
