@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 _BEST_FIRST = ("crate", "namespace", "go", "archive", "unit", "library")
 """Kinds of owners: one that a name tells before one that only a file symbol tells, the library itself last."""
 
+_FILES = ("archive", "unit", "library")
+"""Kinds that are names of files, which are called otherwise in the next build."""
+
 
 class TlsChange(Record):
     """All that differs between the TLS of two files, as the report has it (`FileChange`)."""
@@ -135,7 +138,7 @@ def _agreed(old: list[Share], new: list[Share]) -> tuple[list[Share], list[Share
         if more or len(there) != 1 or (here.owner, here.kind) == (there[0].owner, there[0].kind):
             continue
         ranks = [_BEST_FIRST.index(one.kind) for one in (there[0], here)]
-        if ranks[0] != ranks[1] or here.kind == "library":
+        if ranks[0] != ranks[1] or here.kind in _FILES:
             better[name] = here if ranks[1] < ranks[0] else there[0]
     return tuple(  # type: ignore[return-value]
         [one.but(owner=better[one.variable].owner, kind=better[one.variable].kind) if one.variable in better else one

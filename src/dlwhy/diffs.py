@@ -77,12 +77,14 @@ class _Comparison:
         if errors:
             return head.but(error="; ".join(dict.fromkeys(errors)))
         one = self._one_file(old, new)
+        kind = next((side.kind for side in found if side is not None and side.kind != "linked"), "linked")
         differ = changes(*found)
         return head.but(
-            equal=one or self._equal(old, new), verdicts=() if one else self._verdicts(name, old, new),
+            equal=one or self._equal(old, new), verdicts=() if one or kind != "linked" else self._verdicts(name, old, new),
             tls_old=differ.old, tls_new=differ.new, bytes=differ.bytes, owners=differ.owners,
             variables=differ.variables, padding=differ.padding, unattributed=differ.unattributed,
             triggers=differ.triggers, provenance=differ.provenance, findings=differ.findings, notes=differ.notes,
+            kind=kind,
         )  # fmt: skip
 
     def _tls(self, place: Place | None, options: Options) -> TlsFile | None:

@@ -1031,7 +1031,7 @@ class FileChange(Record):
     error: str | None
     """Why one of them was not examined, in one sentence; None when both were."""
     verdicts: tuple[VerdictChange, ...] = ()
-    """One for each system of `--on`, else one; none for one and the same file."""
+    """One for each system of `--on`, else one; none for one and the same file, and for what is not linked yet."""
     tls_old: TlsSide | None = None
     """The TLS segment of OLD; None without OLD."""
     tls_new: TlsSide | None = None
@@ -1054,6 +1054,8 @@ class FileChange(Record):
     """What `tls` finds in NEW and not in OLD."""
     notes: tuple[str, ...] = ()
     """What could not be read, one sentence each."""
+    kind: FileKind = "linked"
+    """Whether the files are linked: object files and archives of them are compared by their TLS alone."""
 
     @property
     def exit_status(self) -> int:

@@ -108,11 +108,14 @@ def _file(one: FileChange, style: Style) -> list[str]:
         lines = _verdict(one, one.verdicts[0], style)
     elif one.verdicts:
         lines = _systems(one, style)
+    elif one.kind != "linked":
+        text = f"{one.new} against {one.old}: not linked yet, so that nothing loads them"
+        lines = headline(style, text if one.presence == "both" else f"{one.new} is new", None)
     else:
         lines = headline(style, f"{one.old} and {one.new} are one and the same file", None, "green")
     if style.quiet:
         return lines
-    if one.equal and one.verdicts:
+    if one.equal and (one.verdicts or one.kind != "linked"):
         lines += block(style, "so", "both have the same bytes")
     if not one.equal:
         lines += _tls(one, style)
