@@ -78,10 +78,10 @@ class _Comparison:
             return head.but(error="; ".join(dict.fromkeys(errors)))
         one = self._one_file(old, new)
         kind = next((side.kind for side in found if side is not None and side.kind != "linked"), "linked")
+        verdicts = self._verdicts(name, old, new) if kind == "linked" and not one else ()
         differ = changes(*found)
         return head.but(
-            equal=one or self._equal(old, new), verdicts=() if one or kind != "linked" else self._verdicts(name, old, new),
-            tls_old=differ.old, tls_new=differ.new, bytes=differ.bytes, owners=differ.owners,
+            equal=one or self._equal(old, new), verdicts=verdicts, tls_old=differ.old, tls_new=differ.new, bytes=differ.bytes, owners=differ.owners,
             variables=differ.variables, padding=differ.padding, unattributed=differ.unattributed,
             triggers=differ.triggers, provenance=differ.provenance, findings=differ.findings, notes=differ.notes,
             kind=kind,
