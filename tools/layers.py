@@ -70,7 +70,8 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
         "a report → text",
         ("render", "render.json_v1", "render.style", "render.text_unlinked", "render.text_tls",
          "render.text_unresolved", "render.text", "render.text_tree", "render.notes", "render.text_matrix",
-         "render.markdown", "render.text_floor", "render.text_diff"),
+         "render.markdown", "render.text_floor", "render.text_changes",
+         "render.text_diff"),
     ),
     "L7": ("the command", ("cli", "cli.plain", "cli.arguments", "cli.main", "__main__")),
 }  # fmt: skip

@@ -81,10 +81,10 @@ class _Comparison:
         verdicts = self._verdicts(name, old, new) if kind == "linked" and not one else ()
         differ = changes(*found)
         return head.but(
-            equal=one or self._equal(old, new), verdicts=verdicts, tls_old=differ.old, tls_new=differ.new, bytes=differ.bytes, owners=differ.owners,
-            variables=differ.variables, padding=differ.padding, unattributed=differ.unattributed,
-            triggers=differ.triggers, provenance=differ.provenance, findings=differ.findings, notes=differ.notes,
-            kind=kind,
+            equal=one or self._equal(old, new), verdicts=verdicts, tls_old=differ.old, tls_new=differ.new,
+            bytes=differ.bytes, owners=differ.owners, variables=differ.variables, padding=differ.padding,
+            unattributed=differ.unattributed, triggers=differ.triggers, provenance=differ.provenance,
+            findings=differ.findings, notes=differ.notes, kind=kind,
         )  # fmt: skip
 
     def _tls(self, place: Place | None, options: Options) -> TlsFile | None:

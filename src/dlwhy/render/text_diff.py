@@ -14,30 +14,18 @@ from dlwhy.render.style import (
     parts,
     printable,
     room,
-    shortened,
     wrapped,
 )
+from dlwhy.render.text_changes import bulk, provenance, tls, triggers, variables
 from dlwhy.report import DIES, FAILS, LOADS, UNDECIDED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dlwhy.render.style import Piece, Style
-    from dlwhy.report import (
-        DiffReport,
-        FileChange,
-        Provenance,
-        ProvenanceChange,
-        ShareChange,
-        TriggerChange,
-        Verdict,
-        VerdictChange,
-    )
+    from dlwhy.report import DiffReport, FileChange, Verdict, VerdictChange
 
-_MANY = 8
-"""Owners, triggers and ways that are shown without -v."""
 _LISTED = 20
 """Names of new or gone files that are shown without -v."""
-_NAME = 32
 _COLORS = {
     "worse": "red", "better": "green", "same": "green", "otherwise": "red", "undecided": "yellow", "none": "green",
 }  # fmt: skip
@@ -88,6 +76,9 @@ def _summary(report: DiffReport, style: Style) -> list[str]:
     counts += [(word, sum(one.presence == word for one in report.files)) for word in ("new", "gone")]
     counts.append(("not examined", sum(one.error is not None for one in report.files)))
     told = [f"{number} {'fails otherwise' if word == 'otherwise' else word}" for word, number in counts if number]
+    differ = sum(_told(one) and one.presence == "both" and _worst(one) in ("same", "none") and one.error is None
+                 for one in report.files)  # fmt: skip
+    told += [f"{differ} {'differs' if differ == 1 else 'differ'} in TLS"] if differ else []
     quiet = sum(not _told(one) for one in report.files)
     told += [f"{quiet} without a change that counts"] if quiet else []
     head = f"{report.old} → {report.new}" if style.unicode else f"{report.old} -> {report.new}"
@@ -118,16 +109,16 @@ def _file(one: FileChange, style: Style) -> list[str]:
     if one.equal and (one.verdicts or one.kind != "linked"):
         lines += block(style, "so", "both have the same bytes")
     if not one.equal:
-        lines += _tls(one, style)
-    lines += _bulk(one, style)
-    lines += _triggers(one, style)
-    lines += _provenance(one.provenance, style)
+        lines += tls(one, style)
+    lines += bulk(one, style)
+    lines += triggers(one, style)
+    lines += provenance(one.provenance, style)
     for finding in one.findings:
         lines += block(style, finding.severity, f"{finding.message} [{finding.rule}]")
     for note in one.notes:
         lines += block(style, "", note, paint="dim")
     if style.verbose:
-        lines += _variables(one, style)
+        lines += variables(one, style)
     return lines
 
 
@@ -228,138 +219,3 @@ def _moved(one: VerdictChange, style: Style) -> str:
         return "not for this machine"
     arrow = " → " if style.unicode else " -> "
     return arrow.join(words) + ("" if words[0] != words[1] else ", otherwise" if one.change == "otherwise" else "")
-
-
-# -- TLS ---------------------------------------------------------------------------------------------------------------
-
-
-def _tls(one: FileChange, style: Style) -> list[str]:
-    old, new = one.tls_old, one.tls_new
-    was_size, is_size = (side.size if side is not None else 0 for side in (old, new))
-    if not was_size and not is_size:
-        return []
-    if old is None or new is None:
-        text = count(was_size or is_size, "byte")
-    elif was_size == is_size:
-        text = f"{count(is_size, 'byte')}, as before"
-    else:
-        arrow = "→" if style.unicode else "->"
-        text = f"{was_size} {arrow} {is_size} bytes ({one.bytes:+})"
-    if old is not None and new is not None:
-        was, now = (_how(side.static, side.size) for side in (old, new))
-        if was == now or not (was and now):
-            text += f", {now or was}"
-        else:
-            text += f"; was {was}, is {now}"
-        if old.align != new.align and old.size and new.size:
-            text += f"; aligned to {new.align} instead of {old.align}"
-    return block(style, "TLS", text)
-
-
-def _how(static: bool, size: int) -> str:
-    return "" if not size else "static: it must fit into the static TLS block" if static else "dynamic"
-
-
-def _bulk(one: FileChange, style: Style) -> list[str]:
-    ways = {told.owner: told.new or told.old for told in one.provenance}
-    rows = [
-        (f"{share.bytes:+}", _named(share, ways.get(share.owner, ())), share.variable or "") for share in one.owners
-    ]
-    shown = rows if style.verbose else rows[:_MANY]
-    if len(rows) > len(shown):
-        rest = one.owners[len(shown) :]
-        shown.append((f"{sum(share.bytes for share in rest):+}", f"{count(len(rest), 'more owner')} (-v)", ""))
-    shown += [(f"{one.padding:+}", "padding", "")] if one.padding else []
-    shown += [(f"{one.unattributed:+}", "unnamed", "no symbol covers them")] if one.unattributed else []
-    if not shown:
-        return []
-    digits = max(len(row[0]) for row in (*shown, (f"{one.bytes:+}",)))
-    widest = max(columns(row[1]) for row in shown)
-    lines = []
-    for index, (number, name, variable) in enumerate(shown):
-        aligned = variable and digits + 2 + widest <= room(style)
-        left = f"{number:>{digits}}  {pad(name, widest) if aligned else name}"
-        space = max(room(style) - columns(left) - 2, _NAME)
-        pieces: list[Piece] = [(left, ())]
-        pieces += [(shortened(variable, space, style), ("dim",))] if variable else []
-        lines += parts(style, " " * LABEL, " " * (LABEL + 2), pieces, label(style, "" if index else "bulk"))
-    if len(shown) > 1:
-        lines.append(" " * LABEL + style.paint(f"{one.bytes:>+{digits}}  sum", "dim"))
-    if any(share.basis == "assumed" for share in one.owners):
-        hidden = [(name, side.unattributed) for name, side in (("OLD", one.tls_old), ("NEW", one.tls_new)) if side]
-        told = " and ".join(f"{number} in {name}" for name, number in hidden if number)
-        lines += block(style, "", f"? bytes without a name ({told}) may be of these owners, too", paint="dim")
-    return lines
-
-
-def _named(share: ShareChange, ways: tuple[Provenance, ...]) -> str:
-    """An owner, by whom it is there, and whether it is new."""
-    name = share.owner + " (crate)" * (share.kind == "crate")
-    via = f", via {ways[0].path[-2]}" if len(ways) == 1 and len(ways[0].path) > 1 else ""
-    word = {"new": ", new", "gone": ", gone"}.get(share.presence, "")
-    return name + via + word + "?" * (share.basis == "assumed")
-
-
-def _triggers(one: FileChange, style: Style) -> list[str]:
-    lines: list[str] = []
-    shown = one.triggers if style.verbose else one.triggers[:_MANY]
-    for index, trigger in enumerate(shown):
-        lines += parts(
-            style, " " * LABEL, " " * (LABEL + 2), _trigger(trigger), label(style, "" if index else "trigger", "red")
-        )
-    if len(one.triggers) > len(shown):
-        lines.append(" " * LABEL + style.paint(f"and {len(one.triggers) - len(shown)} more (-v)", "dim"))
-    return lines
-
-
-def _trigger(one: TriggerChange) -> list[Piece]:
-    found = one.trigger
-    variable = found.variable or "a variable without a name"
-    whose = f"{found.owner} ({variable})" if found.owner != variable else variable
-    doubt = "?" * (one.basis == "assumed")
-    color = {"new": "red", "gone": "green"}.get(one.presence, "dim")
-    places = count(found.relocations, "relocation") if found.accesses is None else f"{found.accesses} accesses"
-    places = "1 access" if found.accesses == 1 else places
-    more = f" ({one.accesses:+})" if one.presence == "both" and one.accesses else ""
-    word = {"new": "new", "gone": "gone", "both": "still"}[one.presence]
-    pieces: list[Piece] = [(f"{word}{doubt}", (color,)), (whose, ())]
-    pieces.append((f"initial-exec: {places}{more}, {found.relocation}", ()))
-    return [*pieces, *([] if found.own else [("of another library", ("dim",))])]
-
-
-def _provenance(found: tuple[ProvenanceChange, ...], style: Style) -> list[str]:
-    """The ways into NEW, and where they differ those into OLD; of what is gone those into OLD."""
-    rows: list[list[Piece]] = []
-    for one in found:
-        same = [(way.version, way.path) for way in one.old] == [(way.version, way.path) for way in one.new]
-        told = (("", one.new),) if same or not one.old else (("", one.new), ("was ", one.old))
-        for word, ways in told:
-            rows += [[(word + _way(way, style), ()), (_source(way), ("dim",))] for way in ways]
-    shown = rows if style.verbose else rows[:_MANY]
-    lines: list[str] = []
-    for index, pieces in enumerate(shown):
-        name = label(style, "" if index else "why here")
-        lines += parts(style, " " * LABEL, " " * (LABEL + 2), pieces, name)
-    if len(rows) > len(shown):
-        lines.append(" " * LABEL + style.paint(f"and {len(rows) - len(shown)} more (-v)", "dim"))
-    return lines
-
-
-def _way(one: Provenance, style: Style) -> str:
-    return (" → " if style.unicode else " -> ").join(one.path) or f"{one.owner} {one.version or ''}".rstrip()
-
-
-def _source(one: Provenance) -> str:
-    return f"{one.source}, unconfirmed" if one.basis == "assumed" else one.source
-
-
-def _variables(one: FileChange, style: Style) -> list[str]:
-    if not one.variables:
-        return []
-    digits = max(len(f"{share.bytes:+}") for share in one.variables)
-    lines = ["", "  " + style.paint("variables", "bold")]
-    for share in one.variables:
-        told = f"{share.owner}; {share.old} in OLD, {share.new} in NEW"
-        pieces: list[Piece] = [(f"{share.bytes:>+{digits}}", ()), (share.variable or "?", ()), (told, ("dim",))]
-        lines += parts(style, "  ", " " * (digits + 4), pieces)
-    return lines
