@@ -116,7 +116,7 @@ def shown_trigger(t: BillTrigger, name: str) -> Trigger:
     users = tuple(CodeUser(*one) for one in t.users)
     return Trigger(
         t.owner, t.variable, t.relocation, t.accesses, t.functions, name, t.relocations, t.own, t.functions_total,
-        users, t.rewritable,
+        users, t.rewritable, t.offset,
     )  # fmt: skip
 
 

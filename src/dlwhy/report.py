@@ -369,6 +369,8 @@ class Trigger(Record):
     """Whose code has such places, most first."""
     rewritable: int = 0
     """Accesses that GNU ld writes for innocent code too once another access in the link is initial-exec."""
+    offset: int | None = None
+    """Where an own variable begins, in bytes from the start of the segment; None for another module's."""
 
 
 class Provenance(Record):

@@ -1,8 +1,9 @@
 """Access sites of ELF files against `objdump -d`: `python -m tests.attribute.access_oracle FILE...` prints a table.
 
 The yardstick is the disassembly alone. x86-64: every operand relative to the instruction pointer that leads to a slot
-of a TLS relocation, and every %fs:<negative>. aarch64: every ldr (of a TPOFF or TLSDESC slot) and add (of a DTPMOD
-slot) whose register holds the page that an adrp of the same function put there.
+of a TLS relocation, every %fs:<negative>, and in programs the two instructions that linkers make of a general-dynamic
+access, mov %fs:0,%rax and lea <negative>(%rax),%rax. aarch64: every ldr (of a TPOFF or TLSDESC slot) and add (of a
+DTPMOD slot) whose register holds the page that an adrp of the same function put there.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ import time
 from typing import NamedTuple
 
 from dlwhy.attribute.sites import Sites, sites
+from dlwhy.elf.constants import DF_1_PIE, ET_EXEC
 from dlwhy.elf.file import Elf, read
 from dlwhy.elf.machine import EM_AARCH64
 from dlwhy.files import Files
 
 _RIP = re.compile(r"\s*([0-9a-f]+):.*# ([0-9a-f]+)\b")
 _FS = re.compile(r"\s*([0-9a-f]+):.*%fs:0xf{8}[0-9a-f]{8}\b")
+_POINTER = re.compile(r"\s*([0-9a-f]+):\s+mov\s+%fs:0x0,%rax$")
+_LEA = re.compile(r"\s*[0-9a-f]+:\s+lea\s+-0x[0-9a-f]+\(%rax\),%rax$")
 _LINE = re.compile(r"\s*([0-9a-f]+):\s+(\S+)\s*(.*)")
 _NO_RESULT = ("st", "b", "cb", "tb", "cmp", "cmn", "tst", "ccmp", "nop", "ret", "prfm", "dmb", "dsb", "fcmp", "msr")
 
@@ -70,9 +74,16 @@ def _lines(tool: str, path: str) -> subprocess.Popen[str]:
 
 def _x86_64(tool: str, elf: Elf, found: Sites) -> set[tuple[int, int]]:
     theirs = set()
+    pointer: re.Match[str] | None = None  # the instruction before is one that fetches the thread pointer
+    program = elf.type == ET_EXEC or (elf.dynamic is not None and elf.dynamic.flags_1 & DF_1_PIE)
     with _lines(tool, elf.path) as child:
         assert child.stdout is not None
         for line in child.stdout:
+            before, pointer = pointer, None
+            if program and "%rax" in line:
+                pointer = _POINTER.match(line)
+                if before and _LEA.match(line):
+                    theirs.add((int(before[1], 16), -1))
             if "(%rip)" in line:
                 match = _RIP.match(line)
                 if match and int(match[2], 16) in found.slots:

@@ -109,7 +109,7 @@ def _explained(
 
 def _title(function: Function | None, titles: dict[str, str]) -> str:
     if function is None:
-        return "code outside every known function"
+        return "code that nothing names"
     if not function.name:
         return f"function at {function.start:#x}"
     return function.name if function.source == ".gopclntab" else titles[function.name]

@@ -47,7 +47,7 @@ _RLIB = re.compile(r"lib([A-Za-z_][0-9A-Za-z_]{0,200})-[0-9a-f]{8,32}\.rlib")
 _SAYS_NOTHING = re.compile(r"crtstuff\.c|crt[1in]\.[cSs]|<artificial>|.*\.ltrans\d*(?:\.ltrans)?\.o|cc\w{6}\.[a-z.]+")
 # _Z, special names of a variable (guard, temporary), local names and internal linkage, then a nested or std:: name
 _NAMESPACE = re.compile(r"_Z(?:G[VR])?[ZL]*(?:(N)[rVKRO]*L?)?(?:(St|S[absiod])|([1-9][0-9]{0,3}))")
-_SUFFIX = re.compile(r"(?:\.(?:llvm|lto_priv|constprop|isra|part)\.[0-9A-F]+|\.cold|\.[0-9]+|@@?[^@]*)+\Z")
+_SUFFIX = re.compile(r"(?:\.(?:llvm|lto_priv|constprop|isra|part)\.[0-9A-F]+|\.cold|\.warm|\.[0-9]+|@@?[^@]*)+\Z")
 _THREAD_LOCAL = re.compile(
     r"::(?:__getit::(?:__KEY|VAL|STATE)"
     r"|(?:\{\{constant\}\}|\{(?:constant|K)#\d+\})::(?:\{\{closure\}\}|\{closure#\d+\})::(?:__RUST_STD_INTERNAL_)?(?:VAL|STATE))\Z"
