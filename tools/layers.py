@@ -47,8 +47,8 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
             "attribute.demangle", "attribute.ledger", "attribute.companions", "attribute.linker_map",
             "attribute.evidence", "attribute.variables", "attribute.triggers", "attribute.slots",
             "attribute.code_x86_64", "attribute.code_aarch64", "attribute.sites", "attribute.frames",
-            "attribute.go_table", "attribute.functions", "attribute.accesses", "attribute.bill",
-            "attribute.static_library", "attribute.object_models", "attribute.object_accesses",
+            "attribute.go_table", "attribute.functions", "attribute.accesses",
+            "attribute.bill", "attribute.static_library", "attribute.object_models", "attribute.object_accesses",
             "attribute.objects", "attribute.remarks",
             "attribute.calls", "attribute.graph", "attribute.embedded", "attribute.opened", "attribute.opaque",
             "attribute.installed", "attribute.suspects",
@@ -68,10 +68,9 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "L6": (
         "a report → text",
-        ("render", "render.json_v1", "render.style", "render.text_unlinked", "render.text_tls",
+        ("render", "render.json_v1", "render.style", "render.qualified", "render.text_unlinked", "render.text_tls",
          "render.text_unresolved", "render.text", "render.text_tree", "render.notes", "render.text_matrix",
-         "render.markdown", "render.text_floor", "render.text_changes",
-         "render.text_diff"),
+         "render.markdown", "render.text_floor", "render.text_changes", "render.text_diff"),
     ),
     "L7": ("the command", ("cli", "cli.plain", "cli.arguments", "cli.main", "__main__")),
 }  # fmt: skip

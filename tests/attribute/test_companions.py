@@ -223,3 +223,26 @@ def test_check_inside_a_sysroot(tmp_path: Path) -> None:
     shutil.copytree(debug, root / "usr/lib/debug")
     (bill,) = dlwhy.check(["/libx.so"], dlwhy.Host.plain({}), sysroot=str(root)).tls
     assert {one.variable for one in bill.shares} == {"huge", "small"}
+
+
+def test_functions_are_named_by_debug_files(tmp_path: Path) -> None:
+    """Without its own symbols a library's debug file, or else its `.gnu_debugdata`, names the code behind a trigger."""
+    full = build(
+        tmp_path, "libfull.so", "gcc", "-O1", "-shared", "-fPIC", "-fvisibility=hidden", "-Wl,--build-id",
+        trigger__c=TRIGGER_C, other__c=OTHER_C,
+    )  # fmt: skip
+    wanted = {function for trigger in asked(full).triggers for function in trigger.functions}
+    assert wanted and not any(name.startswith("function at") for name in wanted)
+    bare = shipped(full, tmp_path / "bare")
+    hidden = {function for trigger in asked(bare).triggers for function in trigger.functions}
+    kept(full, tmp_path / "bare/.debug/libfull.so")
+    run("objcopy", f"--add-gnu-debuglink={tmp_path}/bare/.debug/libfull.so", bare)
+    assert {function for trigger in asked(bare).triggers for function in trigger.functions} == wanted
+    small = tmp_path / "small.debug"
+    run("objcopy", "--only-keep-debug", "--strip-debug", full, small)
+    packed = tmp_path / "small.xz"
+    packed.write_bytes(lzma.compress(small.read_bytes()))
+    inside = shipped(full, tmp_path / "inside", f"--add-section=.gnu_debugdata={packed}")
+    found = asked(inside).triggers
+    assert {function for trigger in found for function in trigger.functions} == wanted != hidden
+    assert any(".gnu_debugdata" in user.evidence for trigger in found for user in trigger.users)

@@ -7,6 +7,7 @@ tell.
 
 from __future__ import annotations
 
+from dlwhy.attribute.evidence import NONE
 from dlwhy.attribute.functions import locate
 from dlwhy.attribute.owners import FOREIGN, RUNTIME, names, owner, package
 from dlwhy.attribute.sites import MODELS
@@ -17,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from dlwhy.attribute.evidence import Evidence
     from dlwhy.attribute.functions import Function
     from dlwhy.attribute.owners import Owner
     from dlwhy.attribute.sites import Sites
@@ -53,7 +55,9 @@ class User(Record):
     evidence: str
 
 
-def explained(elf: Elf, triggers: Iterable[Trigger], found: Sites, library: str) -> tuple[Trigger, ...]:
+def explained(
+    elf: Elf, triggers: Iterable[Trigger], found: Sites, library: str, evidence: Evidence = NONE
+) -> tuple[Trigger, ...]:
     """Return the triggers with the code behind them. `library` is what the object is called."""
     if found.missing is not None:
         return tuple(triggers)
@@ -65,7 +69,7 @@ def explained(elf: Elf, triggers: Iterable[Trigger], found: Sites, library: str)
             key = (slot.symbol, slot.offset)
             by_target.setdefault(key, []).append(site.address)
             unsure[key] = unsure.get(key, 0) + (site.model == "initial-exec?")
-    functions = locate(elf, (address for places in by_target.values() for address in places))
+    functions = locate(elf, (address for places in by_target.values() for address in places), evidence.companions)
     owners: dict[Function | None, Owner] = {}
     result = []
     for one in triggers:

@@ -85,15 +85,15 @@ def bill(elf: Elf, evidence: Evidence = NONE, code: bool = True) -> Bill:
         elf.path, ledger.memsz, align, "+".join(models(elf)) or "none", shares, ledger.padding, ledger.unattributed,
         triggers(elf, variables), by_owner(shares), variables.complete, variables.notes, variables.remarks,
     )  # fmt: skip
-    return _with_code(made, elf, variables) if code else made
+    return _with_code(made, elf, variables, evidence) if code else made
 
 
-def _with_code(made: Bill, elf: Elf, variables: Variables) -> Bill:
+def _with_code(made: Bill, elf: Elf, variables: Variables, evidence: Evidence) -> Bill:
     """Return the bill with the code behind its relocations."""
     found = sites(elf)
     if found.missing is not None:
         return made.but(notes=(*made.notes, f"the accesses behind the relocations are not counted: {found.missing}"))
-    forced = explained(elf, made.triggers, found, variables.library)
+    forced = explained(elf, made.triggers, found, variables.library, evidence)
     return made.but(triggers=forced, accesses=accesses(found, variables), searched=found.searched)
 
 

@@ -6,6 +6,7 @@ Rule: an object's own full symbol table is as good as names get, so debug files 
 from __future__ import annotations
 
 from dlwhy.attribute.companions import DIRECTORIES, Companion, Remark, companions, has_all_names
+from dlwhy.elf.tls import tls_relocations
 from dlwhy.errors import ElfError
 from dlwhy.record import Record
 
@@ -35,9 +36,9 @@ NONE = Evidence()
 def gather(elf: Elf, files: Files, directories: Sequence[str] = DIRECTORIES, map_: str | None = None) -> Evidence:
     """Return what files beside an object tell: its debug files in `directories`, and the linker map `map_`.
 
-    Raises `ElfError` when the program headers leave the file, and `FilesError` when the map cannot be opened.
+    Raises `ElfError` when program headers or relocation tables leave the file, and `FilesError` when the map cannot be opened.
     """
-    if elf.tls is None:
+    if elf.tls is None and not tls_relocations(elf).tpoff:
         return NONE
     found: tuple[Companion, ...] = ()
     remarks: tuple[Remark, ...] = ()

@@ -1,4 +1,6 @@
-"""Which function stands at an address: by `.symtab`, `.dynsym`, the Go runtime's own table, or the bounds of .eh_frame.
+"""Which function stands at an address: by symbol tables, the Go runtime's own table, or the bounds of .eh_frame.
+
+The object's `.symtab` is asked first, then those of its debug file and `.gnu_debugdata`, then `.dynsym`.
 
 A symbol's function is the one that covers the address, the smallest of several. What only .eh_frame knows has bounds
 and no name, and is told by its address.
@@ -7,6 +9,7 @@ and no name, and is told by its address.
 from __future__ import annotations
 
 from bisect import bisect_left
+from functools import partial
 from itertools import compress
 
 from dlwhy.elf.constants import STB_LOCAL, STT_FILE, STT_FUNC, STT_GNU_IFUNC
@@ -18,6 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from dlwhy.attribute.companions import Companion
     from dlwhy.elf.file import Elf
 
 _CODE = bytes((kind & 15) in (STT_FUNC, STT_GNU_IFUNC) for kind in range(256))
@@ -33,16 +37,22 @@ class Function(Record):
     name: str | None
     """As written; None when nothing names it."""
     source: str
-    """What says so: `.symtab`, `.dynsym` (perhaps without a size), `.gopclntab` or `.eh_frame`."""
+    """What says so: `.symtab` or that of a debug file, `.dynsym`, perhaps without a size, `.gopclntab`, `.eh_frame`."""
     unit: str | None
     """The STT_FILE symbol before a local one."""
 
 
-def locate(elf: Elf, addresses: Iterable[int]) -> dict[int, Function]:
-    """Return address -> function for those of `addresses` that lie in one. A damaged table only costs names."""
+def locate(elf: Elf, addresses: Iterable[int], companions: Sequence[Companion] = ()) -> dict[int, Function]:
+    """Return address -> function for those of `addresses` that lie in one. A damaged table only costs names.
+
+    `companions` have more symbols of this object, the best first.
+    """
     left = sorted(set(addresses))
     result: dict[int, Function] = {}
-    for search in (_by_symtab, _by_dynsym, _by_go, _by_frames, _by_unsized):
+    searches: list[Callable[[Elf, list[int], dict[int, Function]], None]] = [_by_symtab]
+    searches += [partial(_by_companion, one) for one in companions]
+    searches += [_by_dynsym, _by_go, _by_frames, _by_unsized]
+    for search in searches:
         if not left:
             break
         try:
@@ -57,6 +67,11 @@ def _by_symtab(elf: Elf, addresses: list[int], result: dict[int, Function]) -> N
     table = StaticSymbols(elf)
     if table.complete:
         _by_symbols(table.pieces(), table.name_at, ".symtab", addresses, result)
+
+
+def _by_companion(companion: Companion, _: Elf, addresses: list[int], result: dict[int, Function]) -> None:
+    table = StaticSymbols(companion.elf)
+    _by_symbols(table.pieces(), table.name_at, f".symtab of {companion.label}", addresses, result)
 
 
 def _by_dynsym(elf: Elf, addresses: list[int], result: dict[int, Function]) -> None:

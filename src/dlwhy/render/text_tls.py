@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dlwhy.render.qualified import fitting
 from dlwhy.render.style import LABEL, bar, block, columns, count, label, pad, parts, printable, room, shortened, wrapped
 
 TYPE_CHECKING = False
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
 _MANY = 6
 """Owners and variables shown without -v; the rest is one line."""
 _NAME = 32
-"""Columns of a name in a table, or of one in a row of names, at most."""
+"""Columns of a name in a table, at most."""
+_FUNCTION = 48
+"""Columns of a function's or owner's name in a row of names, at most."""
 _BAR = 20
 _FUNCTIONS = 3
 _OWNERS = 3
@@ -35,6 +38,7 @@ def tls(report: TlsReport, style: Style) -> str:
 def _file(one: TlsFile, style: Style) -> list[str]:
     if one.error is not None:
         return [style.paint(line, "yellow") for line in wrapped(one.error, room(style, 0))]
+    program = one.tls is not None and "local-exec" in one.tls.model.split("+")
     if one.kind != "linked":
         from dlwhy.render.text_unlinked import heading
 
@@ -46,6 +50,7 @@ def _file(one: TlsFile, style: Style) -> list[str]:
     lines = [style.paint(line, "bold") for line in wrapped(text, room(style, 0))]
     if style.quiet:
         return lines
+    program = one.tls is not None and "local-exec" in one.tls.model.split("+")
     if one.kind != "linked":
         from dlwhy.render.text_unlinked import members, verdict
 
@@ -53,15 +58,15 @@ def _file(one: TlsFile, style: Style) -> list[str]:
         lines += block(style, "so", so) if so else []
         lines += triggers(one.triggers, style, one.path, linked=False)
         lines += members(one, style)
+    elif program:
+        lines += block(style, "so", "static: a program's own TLS, laid out when it starts")
     elif any(trigger.own for trigger in one.triggers):
         lines += block(style, "so", "static: loaded by dlopen, it must fit into what is left of the static TLS block")
     elif one.triggers:
         lines += block(style, "so", "forces the TLS segment of another object into the static TLS block")
-    elif one.tls is not None and one.tls.model == "local-exec":
-        lines += block(style, "so", "static: a program's own TLS, laid out when it starts")
     elif one.tls is not None:
         lines += block(style, "so", "dynamic: nothing here forces it into the static TLS block")
-    lines += triggers(one.triggers, style, one.path) if one.kind == "linked" else []
+    lines += triggers(one.triggers, style, one.path, linked=not program) if one.kind == "linked" else []
     if one.tls is not None:
         lines += bulk(one.tls, style)
     lines += accesses(one, style)
@@ -77,11 +82,14 @@ def _file(one: TlsFile, style: Style) -> list[str]:
 
 
 def triggers(found: tuple[Trigger, ...], style: Style, object_: str, linked: bool = True) -> list[str]:
-    """Return what forces a segment into the static block; where another object than `object_` does, its name."""
+    """Return what forces a segment into the static block; where another object than `object_` does, its name.
+
+    Not `linked` is what these do not decide of: an object file, or a program, whose own is static in any case.
+    """
     lines: list[str] = []
     shown = found if style.verbose else found[:_MANY]
     for index, one in enumerate(shown):
-        variable = one.variable or "a variable without a name"
+        variable = one.variable or _nameless(one.offset)
         whose = f"{one.owner} ({variable})" if one.owner != variable else variable
         places = f"{one.accesses} access{'es' * (one.accesses > 1)}" if one.accesses else ""
         places = places or count(one.relocations, "relocation")
@@ -101,6 +109,10 @@ def triggers(found: tuple[Trigger, ...], style: Style, object_: str, linked: boo
     return lines
 
 
+def _nameless(offset: int | None) -> str:
+    return "a variable without a name" if offset is None else f"variable at offset {offset:#x}"
+
+
 def _code(one: Trigger, style: Style) -> list[str]:
     """Return whose code has the accesses, when it is another's than the variable, and in which functions."""
     lines: list[str] = []
@@ -111,7 +123,10 @@ def _code(one: Trigger, style: Style) -> list[str]:
         lines += block(style, "", f"by {_some(whose, _OWNERS, style)}", paint="dim")
     if one.functions:
         hidden = one.functions_total - len(one.functions)
-        lines += block(style, "", f"in {_some(one.functions, _FUNCTIONS, style, hidden)}", paint="dim")
+        names = [fitting(name, min(_FUNCTION, room(style)), style) for name in one.functions]
+        shown = list(dict.fromkeys(names))
+        hidden += len(names) - len(shown)
+        lines += block(style, "", f"in {_some(shown, _FUNCTIONS, style, hidden)}", paint="dim")
     if one.rewritable and style.verbose:
         told = f"{one.rewritable} of them GNU ld may have made of dynamic ones: only object files tell which was first"
         lines += block(style, "", told, paint="dim")
@@ -120,7 +135,7 @@ def _code(one: Trigger, style: Style) -> list[str]:
 
 def _some(names: Sequence[str], most: int, style: Style, hidden: int = 0) -> str:
     """Return the first names and how many more there are."""
-    shown = names if style.verbose else [shortened(name, _NAME, style) for name in names[:most]]
+    shown = names if style.verbose else [shortened(name, _FUNCTION, style) for name in names[:most]]
     more = len(names) - len(shown) + hidden
     return ", ".join(shown) + (f" and {more} more" if more else "")
 
@@ -139,7 +154,7 @@ def accesses(found: TlsFile, style: Style) -> list[str]:
         digits = max(len(str(one.sites)) for one in found.accesses)
         for one in found.accesses:
             what = one.variable or (
-                "the whole segment" if one.model == "local-dynamic" else "a variable without a name"
+                "the whole segment" if one.model == "local-dynamic" else _nameless(one.offset)
             )
             lines += block(style, "", f"{one.sites:>{digits}}  {one.model}  {what}", paint="dim")
     return lines
