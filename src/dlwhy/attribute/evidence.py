@@ -36,7 +36,8 @@ NONE = Evidence()
 def gather(elf: Elf, files: Files, directories: Sequence[str] = DIRECTORIES, map_: str | None = None) -> Evidence:
     """Return what files beside an object tell: its debug files in `directories`, and the linker map `map_`.
 
-    Raises `ElfError` when program headers or relocation tables leave the file, and `FilesError` when the map cannot be opened.
+    Raises `ElfError` when program headers or relocation tables leave the file, `FilesError` when the map cannot be
+    opened.
     """
     if elf.tls is None and not tls_relocations(elf).tpoff:
         return NONE
