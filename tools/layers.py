@@ -47,7 +47,7 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
             "attribute.demangle", "attribute.ledger", "attribute.companions", "attribute.linker_map",
             "attribute.evidence", "attribute.variables", "attribute.triggers", "attribute.slots",
             "attribute.code_x86_64", "attribute.code_aarch64", "attribute.sites", "attribute.frames",
-            "attribute.go_table", "attribute.functions", "attribute.accesses",
+            "attribute.go_table", "attribute.functions", "attribute.panics", "attribute.accesses",
             "attribute.bill", "attribute.static_library", "attribute.object_models", "attribute.object_accesses",
             "attribute.objects", "attribute.remarks",
             "attribute.calls", "attribute.graph", "attribute.embedded", "attribute.opened", "attribute.opaque",

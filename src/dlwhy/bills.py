@@ -6,7 +6,19 @@ from dlwhy.elf.constants import ET_REL
 from dlwhy.errors import DlwhyError, ElfError, FilesError, UsageError
 from dlwhy.files import Files
 from dlwhy.loader.faults import Unknown
-from dlwhy.report import FAILS, Access, CodeUser, Finding, Share, TlsFile, TlsObject, TlsReport, Trigger
+from dlwhy.report import (
+    ASSUMED,
+    COMPUTED,
+    FAILS,
+    Access,
+    CodeUser,
+    Finding,
+    Share,
+    TlsFile,
+    TlsObject,
+    TlsReport,
+    Trigger,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,7 +125,10 @@ def shown_shares(made: tuple[BillShare, ...]) -> tuple[Share, ...]:
 
 def shown_trigger(t: BillTrigger, name: str) -> Trigger:
     """Return a trigger as the report has it, in the object that is called `name` there."""
-    users = tuple(CodeUser(*one) for one in t.users)
+    users = tuple(
+        CodeUser(one.owner, one.kind, one.accesses, one.evidence, ASSUMED if one.assumed else COMPUTED)
+        for one in t.users
+    )
     return Trigger(
         t.owner, t.variable, t.relocation, t.accesses, t.functions, name, t.relocations, t.own, t.functions_total,
         users, t.rewritable, t.offset,

@@ -325,6 +325,8 @@ class CodeUser(Record):
     """Places in its code."""
     evidence: str
     """The fact that the owner follows from."""
+    basis: Basis = COMPUTED
+    """"assumed" where nothing names the code and its panic locations tell a crate, which may only be inlined there."""
 
 
 class Access(Record):

@@ -97,7 +97,7 @@ def _functions(one: Trigger, of: list[Function], names: dict[str, str], go: set[
 
     Of what Go's own table names every name must be one that go knows: `readelf -s` may have none of them.
     """
-    ours = set(one.functions)
+    ours = {name.partition(" (perhaps ")[0] for name in one.functions}
     if go is not None:
         assert {name.removesuffix(".abi0") for name in ours} <= go, {n.removesuffix(".abi0") for n in ours} - go
         return

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dlwhy.attribute.evidence import NONE
 from dlwhy.attribute.functions import locate
-from dlwhy.attribute.owners import FOREIGN, RUNTIME, names, owner, package
+from dlwhy.attribute.owners import FOREIGN, RUNTIME, Owner, names, owner, package, shown
 from dlwhy.attribute.sites import MODELS
 from dlwhy.attribute.slots import TPOFF
 from dlwhy.record import Record
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from dlwhy.attribute.evidence import Evidence
     from dlwhy.attribute.functions import Function
-    from dlwhy.attribute.owners import Owner
+    from dlwhy.attribute.panics import Source
     from dlwhy.attribute.sites import Sites
     from dlwhy.attribute.triggers import Trigger
     from dlwhy.attribute.variables import Variables
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 SHOWN = 100
 """Functions that are named for one trigger; of the others only the number is told."""
+PANICS = "panic locations in its code, which may be inlined"
+"""Evidence for the owner of a function that nothing names."""
 
 
 class Access(Record):
@@ -53,6 +55,8 @@ class User(Record):
     kind: str
     accesses: int
     evidence: str
+    assumed: bool = False
+    """Whether the code may be another's, which was inlined."""
 
 
 def explained(
@@ -71,10 +75,11 @@ def explained(
             unsure[key] = unsure.get(key, 0) + (site.model == "initial-exec?")
     functions = locate(elf, (address for places in by_target.values() for address in places), evidence.companions)
     owners: dict[Function | None, Owner] = {}
+    files = _sources(elf, functions.values())
     result = []
     for one in triggers:
         key = (one.symbol, one.offset)
-        told = _explained(one, by_target.get(key, []), functions, owners, library)
+        told = _explained(one, by_target.get(key, []), functions, owners, library, files)
         if told.variable is None and told.own and told.users and told.users[0].kind == "go":
             # All that Go's compiler makes thread-local is the pointer to the running goroutine (cmd/internal/obj).
             told = told.but(owner=RUNTIME, variable="runtime.tlsg")
@@ -88,6 +93,7 @@ def _explained(
     functions: dict[int, Function],
     owners: dict[Function | None, Owner],
     library: str,
+    files: dict[int, Source],
 ) -> Trigger:
     counts: dict[Function | None, int] = {}
     for address in places:
@@ -97,30 +103,46 @@ def _explained(
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0].start if item[0] else 0))
     for function, number in ordered:
         if function not in owners:
-            owners[function] = _whose(function, library)
+            owners[function] = _whose(function, library, files)
         name, kind, evidence = owners[function]
         before = users.get((name, kind))
-        users[name, kind] = User(name, kind, number + (before.accesses if before else 0), evidence)
-    shown = [function for function, _ in ordered[:SHOWN]]
-    titles = names({function.name for function in shown if function and function.name})
+        assumed = evidence == PANICS and (before is None or before.assumed)
+        evidence = before.evidence if before and not before.assumed else evidence
+        users[name, kind] = User(name, kind, number + (before.accesses if before else 0), evidence, assumed)
+    first = [function for function, _ in ordered[:SHOWN]]
+    titles = names({function.name for function in first if function and function.name})
     return one.but(
         accesses=len(places),
-        functions=tuple(dict.fromkeys(_title(function, titles) for function in shown)),
+        functions=tuple(dict.fromkeys(_title(function, titles, files) for function in first)),
         functions_total=len(counts),
         users=tuple(sorted(users.values(), key=lambda user: (-user.accesses, user.owner))),
     )
 
 
-def _title(function: Function | None, titles: dict[str, str]) -> str:
+def _sources(elf: Elf, functions: Iterable[Function]) -> dict[int, Source]:
+    """Return start -> source file, as their panic locations tell, of functions that nothing names."""
+    bare = {(one.start, one.end) for one in functions if not one.name}
+    if not bare:
+        return {}
+    from dlwhy.attribute.panics import sources
+
+    return sources(elf, sorted(bare))
+
+
+def _title(function: Function | None, titles: dict[str, str], files: dict[int, Source]) -> str:
     if function is None:
         return "code that nothing names"
     if not function.name:
-        return f"function at {function.start:#x}"
+        found = files.get(function.start)
+        return f"function at {function.start:#x}" + (f" (perhaps {shown(found.file)})" if found else "")
     return function.name if function.source == ".gopclntab" else titles[function.name]
 
 
-def _whose(function: Function | None, library: str) -> Owner:
+def _whose(function: Function | None, library: str, files: dict[int, Source]) -> Owner:
     """Return whose a function is: as with a variable, but for Go, whose own table writes the import path."""
+    found = files.get(function.start) if function is not None and function.name is None else None
+    if found is not None and found.crate is not None:
+        return Owner(shown(found.crate), "crate", PANICS)
     if function is None or function.name is None:
         return owner("", None, ".eh_frame", library).but(evidence="code of this object, no name")
     if function.source == ".gopclntab":

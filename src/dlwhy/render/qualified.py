@@ -23,7 +23,7 @@ _MOST = 4096
 
 def qualified(name: str) -> str:
     """Return a demangled name without parameters, and without the return type of a template."""
-    if len(name) > _MOST:
+    if len(name) > _MOST or name.startswith("function at "):
         return name
     text = name
     while text.endswith(_BEHIND):

@@ -118,7 +118,11 @@ def _code(one: Trigger, style: Style) -> list[str]:
     lines: list[str] = []
     if one.functions_total is None:
         return lines
-    whose = [f"{user.owner} {user.accesses}" for user in one.users if style.verbose or user.owner != one.owner]
+    whose = [
+        f"{'perhaps ' * (user.basis == 'assumed')}{user.owner} {user.accesses}"
+        for user in one.users
+        if style.verbose or user.owner != one.owner
+    ]
     if whose:
         lines += block(style, "", f"by {_some(whose, _OWNERS, style)}", paint="dim")
     if one.functions:
