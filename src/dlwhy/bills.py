@@ -11,6 +11,7 @@ from dlwhy.report import (
     COMPUTED,
     FAILS,
     Access,
+    CodeObject,
     CodeUser,
     Finding,
     Share,
@@ -131,7 +132,7 @@ def shown_trigger(t: BillTrigger, name: str) -> Trigger:
     )
     return Trigger(
         t.owner, t.variable, t.relocation, t.accesses, t.functions, name, t.relocations, t.own, t.functions_total,
-        users, t.rewritable, t.offset,
+        users, t.rewritable, t.offset, tuple(CodeObject(*one) for one in t.objects),
     )  # fmt: skip
 
 

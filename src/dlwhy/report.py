@@ -329,6 +329,17 @@ class CodeUser(Record):
     """"assumed" where nothing names the code and its panic locations tell a crate, which may only be inlined there."""
 
 
+class CodeObject(Record):
+    """An object file or archive member of the link, by the linker's map, whose code uses a trigger's variable."""
+
+    file: str
+    """OBJECT or ARCHIVE(MEMBER), as the linker was given it."""
+    accesses: int
+    """Places in its code."""
+    rewritable: int
+    """Those of them that GNU ld may have made of dynamic accesses; an object with others was initial-exec by itself."""
+
+
 class Access(Record):
     """How the code of an object reaches one variable."""
 
@@ -373,6 +384,8 @@ class Trigger(Record):
     """Accesses that GNU ld writes for innocent code too once another access in the link is initial-exec."""
     offset: int | None = None
     """Where an own variable begins, in bytes from the start of the segment; None for another module's."""
+    objects: tuple[CodeObject, ...] = ()
+    """With a linker's map: which objects of the link have the places, those first that were surely initial-exec."""
 
 
 class Provenance(Record):

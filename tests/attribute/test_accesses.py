@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -54,6 +55,16 @@ RUST = """
 use std::cell::RefCell;
 thread_local! { static STATE: RefCell<Vec<u64>> = RefCell::new(vec![0; 512]); }
 #[no_mangle] pub extern "C" fn touch() -> u64 { STATE.with(|s| { s.borrow_mut().push(1); s.borrow().len() as u64 }) }
+"""
+INNOCENT = """
+static __thread char cellar[4000]; extern __thread int tally;
+int innocent(void) { return tally; }
+char *work(int n) { tally += n; return &cellar[n]; }
+int *where(void) { return &tally; }
+"""
+GUILTY = """
+__thread int tally __attribute__((tls_model("initial-exec")));
+int count(void) { return tally; }
 """
 HERE = "/usr/lib/x86_64-linux-gnu"
 X86_64 = (
@@ -167,6 +178,42 @@ int guilty(void) { return same; }
     found = billed(made(tmp_path, "lib.so", text, "gcc", "-O2", "-shared", "-fPIC", "-fuse-ld=bfd"))
     (one,) = found.triggers
     assert (one.accesses, one.rewritable, set(one.functions)) == (2, 1, {"innocent", "guilty"})
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize(("compiler", "linker"), [
+    ("gcc", "bfd"), ("gcc", "gold"), ("gcc", "lld"), ("gcc", "mold"), ("gcc -mtls-dialect=gnu2", "bfd"),
+    ("aarch64-linux-gnu-gcc", "bfd"), ("aarch64-linux-gnu-gcc -mtls-dialect=trad", "bfd"),
+])  # fmt: skip
+def test_origins_with_a_map(tmp_path: Path, compiler: str, linker: str) -> None:
+    """With its map a stripped library's origins are the objects that `readelf -r` shows to be initial-exec."""
+    words = [*compiler.split(), "-O1", "-fPIC"]
+    if shutil.which(words[0]) is None or not any(shutil.which(name) for name in (f"ld.{linker}", linker)):
+        pytest.skip(f"not run: no {words[0]} with {linker} here")
+    (tmp_path / "cellar.c").write_text(INNOCENT)
+    (tmp_path / "tally.c").write_text(GUILTY)
+    strip = "aarch64-linux-gnu-strip" if "aarch64" in compiler else "strip"
+    for command in (
+        [*words, "-c", "cellar.c", "tally.c"],
+        ["ar", "rc", "libtally.a", "tally.o"],
+        [words[0], "-shared", f"-fuse-ld={linker}", "-Wl,-Map=map", "-o", "lib.so", "cellar.o", "libtally.a"],
+        [strip, "-s", "lib.so"],
+    ):
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    told = {}
+    for name in ("cellar.o", "tally.o"):
+        done = subprocess.run(["readelf", "-rW", tmp_path / name], capture_output=True, text=True, check=True)
+        told[name] = bool(re.search("GOTTP", done.stdout))
+    assert told == {"cellar.o": False, "tally.o": True}
+    (found,) = dlwhy.tls([tmp_path / "lib.so"], map=tmp_path / "map").files
+    assert found.findings == () or "aarch64" in compiler
+    (one,) = found.triggers
+    guilty = [part.file for part in one.objects if part.accesses > part.rewritable]
+    assert guilty == ["libtally.a(tally.o)"]
+    assert {part.file for part in one.objects} <= {"cellar.o", "libtally.a(tally.o)"}
+    assert sum(part.accesses for part in one.objects) == one.accesses
+    if linker == "bfd":
+        assert [part.file for part in one.objects if part.accesses == part.rewritable] == ["cellar.o"]
 
 
 def test_stripped_go_names_its_functions(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from dlwhy.attribute.functions import locate
 from dlwhy.attribute.owners import FOREIGN, RUNTIME, Owner, names, owner, package, shown
 from dlwhy.attribute.sites import MODELS
 from dlwhy.attribute.slots import TPOFF
+from dlwhy.attribute.triggers import Part
 from dlwhy.record import Record
 
 TYPE_CHECKING = False
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from dlwhy.attribute.evidence import Evidence
     from dlwhy.attribute.functions import Function
+    from dlwhy.attribute.linker_map import LinkerMap
     from dlwhy.attribute.panics import Source
     from dlwhy.attribute.sites import Sites
     from dlwhy.attribute.triggers import Trigger
@@ -60,19 +62,27 @@ class User(Record):
 
 
 def explained(
-    elf: Elf, triggers: Iterable[Trigger], found: Sites, library: str, evidence: Evidence = NONE
+    elf: Elf,
+    triggers: Iterable[Trigger],
+    found: Sites,
+    library: str,
+    evidence: Evidence = NONE,
 ) -> tuple[Trigger, ...]:
-    """Return the triggers with the code behind them. `library` is what the object is called."""
+    """Return the triggers with the code behind them. `library` is what the object is called.
+
+    The linker's map in `evidence` must be one of this very link.
+    """
     if found.missing is not None:
         return tuple(triggers)
     by_target: dict[tuple[str | None, int | None], list[int]] = {}
-    unsure: dict[tuple[str | None, int | None], int] = {}
+    unsure: dict[tuple[str | None, int | None], set[int]] = {}
     for site in found.found:
         slot = found.slots.get(site.slot) if site.model.startswith("initial-exec") else None
         if slot is not None and slot.kind == TPOFF:
             key = (slot.symbol, slot.offset)
             by_target.setdefault(key, []).append(site.address)
-            unsure[key] = unsure.get(key, 0) + (site.model == "initial-exec?")
+            if site.model == "initial-exec?":
+                unsure.setdefault(key, set()).add(site.address)
     functions = locate(elf, (address for places in by_target.values() for address in places), evidence.companions)
     owners: dict[Function | None, Owner] = {}
     files = _sources(elf, functions.values())
@@ -83,8 +93,34 @@ def explained(
         if told.variable is None and told.own and told.users and told.users[0].kind == "go":
             # All that Go's compiler makes thread-local is the pointer to the running goroutine (cmd/internal/obj).
             told = told.but(owner=RUNTIME, variable="runtime.tlsg")
-        result.append(told.but(rewritable=unsure.get(key, 0)))
+        result.append(told.but(rewritable=len(unsure.get(key, ()))))
+    if evidence.map is not None:
+        parts = _parts(evidence.map, by_target, unsure)
+        result = [one.but(objects=parts.get((one.symbol, one.offset), ())) for one in result]
     return tuple(result)
+
+
+def _parts(
+    map_: LinkerMap,
+    by_target: dict[tuple[str | None, int | None], list[int]],
+    unsure: dict[tuple[str | None, int | None], set[int]],
+) -> dict[tuple[str | None, int | None], tuple[Part, ...]]:
+    """Return which objects of the link have the accesses, the surely guilty ones first.
+
+    Only GNU ld makes initial-exec of dynamic accesses in a shared object.
+    """
+    files = map_.files_at(address for places in by_target.values() for address in places)
+    result = {}
+    for key, places in by_target.items():
+        counts: dict[str, list[int]] = {}
+        for address in places:
+            if address in files:
+                count = counts.setdefault(files[address], [0, 0])
+                count[0] += 1
+                count[1] += map_.linker == "GNU ld" and address in unsure.get(key, ())
+        parts = [Part(shown(file), *numbers) for file, numbers in counts.items()]
+        result[key] = tuple(sorted(parts, key=lambda one: (one.rewritable - one.accesses, -one.accesses, one.file)))
+    return result
 
 
 def _explained(

@@ -93,7 +93,7 @@ def _with_code(made: Bill, elf: Elf, variables: Variables, evidence: Evidence) -
     found = sites(elf)
     if found.missing is not None:
         return made.but(notes=(*made.notes, f"the accesses behind the relocations are not counted: {found.missing}"))
-    forced = explained(elf, made.triggers, found, variables.library, evidence)
+    forced = explained(elf, made.triggers, found, variables.library, evidence.but(map=variables.map))
     return made.but(triggers=forced, accesses=accesses(found, variables), searched=found.searched)
 
 

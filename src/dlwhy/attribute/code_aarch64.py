@@ -31,6 +31,9 @@ _LDR, _ADD = 0xF9, 0x91
 """Highest bytes of ldr xT, [xN, #imm] and add xD, xN, #imm."""
 _FORMS = {TPOFF: _LDR, TLSDESC: _LDR, DTPMOD: _ADD}
 _MODELS = {TPOFF: "initial-exec", TLSDESC: "TLSDESC"}
+_REWRITTEN = (bytes.fromhex("1f2003d51f2003d5"), bytes.fromhex("41d03bd52000008b"))
+"""What follows ldr x0, [x0, #low] where GNU ld made initial-exec of TLSDESC (nop, nop) and of general-dynamic (mrs x1,
+tpidr_el0; add x0, x1, x0), when the variable is initial-exec elsewhere in the link (bfd elfnn-aarch64.c)."""
 _MRS = re.compile(rb"[\x40-\x5f]\xd0\x3b\xd5")
 """mrs xN, tpidr_el0"""
 _AHEAD = 20
@@ -60,7 +63,8 @@ def through_slots(code: bytes, first: int, address: int, slots: Mapping[int, Slo
             page = _page(code, at, base, register) if low in wanted else None
             for slot in wanted.get(low, ()):
                 if slot.address & -4096 == page:
-                    yield base + at, _MODELS.get(slot.kind) or _dynamic(slot), slot
+                    rewritten = slot.kind == TPOFF and word & 0x3FF == 0 and code[at + 4 : at + 12] in _REWRITTEN
+                    yield base + at, "initial-exec?" if rewritten else _MODELS.get(slot.kind) or _dynamic(slot), slot
 
 
 def _dynamic(slot: Slot) -> str:

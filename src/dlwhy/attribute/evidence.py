@@ -6,6 +6,7 @@ Rule: an object's own full symbol table is as good as names get, so debug files 
 from __future__ import annotations
 
 from dlwhy.attribute.companions import DIRECTORIES, Companion, Remark, companions, has_all_names
+from dlwhy.elf.constants import SHF_EXECINSTR
 from dlwhy.elf.tls import tls_relocations
 from dlwhy.errors import ElfError
 from dlwhy.record import Record
@@ -55,7 +56,8 @@ def gather(elf: Elf, files: Files, directories: Sequence[str] = DIRECTORIES, map
 
         view = files.open(map_)
         try:
-            linker_map = read_map(view)
+            code = frozenset(one.name for one in elf.sections if one.flags & SHF_EXECINSTR)
+            linker_map = read_map(view, code_sections=code) if code else read_map(view)
         except ElfError as error:
             remarks += (Remark("unread-evidence", str(error)),)
     return Evidence(found, linker_map, remarks)

@@ -17,6 +17,7 @@ Rule 2: a piece is a fact of the link; that `.tbss.NAME` is the variable NAME is
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 
 from dlwhy.attribute.ledger import Claims, Variable
 from dlwhy.elf.constants import SHF_ALLOC, SHF_TLS
@@ -25,7 +26,7 @@ from dlwhy.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from dlwhy.elf.file import Elf
     from dlwhy.view import View
@@ -44,6 +45,7 @@ _MOLD_HEAD = re.compile(r" *VMA +Size +Align +Out +In +Symbol *\Z")
 _GNU_HEADS = ("Linker script and memory map", "Memory map")
 _NAMED = re.compile(r"\.(?:tbss|tdata)\.(.+)|\.gnu\.linkonce\.t[bd]\.(.+)")
 _TLS_NAMES = frozenset((".tdata", ".tbss"))
+_CODE_NAMES = frozenset((".text", ".init", ".fini"))
 
 
 class Piece(Record):
@@ -76,12 +78,26 @@ class LinkerMap(Record):
     """Every output section: (name, address, size)."""
     pieces: tuple[Piece, ...]
     symbols: tuple[Named, ...]
+    code: tuple[tuple[int, int, str], ...] = ()
+    """Input sections of code: (address, size, OBJECT or ARCHIVE(MEMBER)), in the order of the map."""
 
     def claims(self) -> tuple[Claims, ...]:
         """Return what the map says for the ledger: first its symbols and `.tbss.NAME`s, then whole pieces."""
         source = f"{self.linker} map"
         rest = (Variable(piece.offset, piece.size, "", source, None) for piece in self.pieces)
         return Claims(self._variables(source), False), Claims(tuple(rest), True)
+
+    def files_at(self, addresses: Iterable[int]) -> dict[int, str]:
+        """Return address -> object file or archive member, for those of `addresses` that lie in its code."""
+        code = sorted(self.code)
+        result = {}
+        for address in addresses:
+            index = bisect_right(code, address, key=lambda piece: piece[0]) - 1
+            while index >= 0 and code[index][0] == code[index - 1][0] and not code[index][1]:
+                index -= 1
+            if index >= 0 and address < code[index][0] + code[index][1]:
+                result[address] = code[index][2]
+        return result
 
     def _variables(self, source: str) -> tuple[Variable, ...]:
         found = []
@@ -111,19 +127,22 @@ def section_variable(section: str) -> str | None:
     return (found[1] or found[2]) if found else None
 
 
-def read_map(view: View, tls_sections: frozenset[str] = _TLS_NAMES) -> LinkerMap:
-    """Return what the map in `view` says; addresses still as in the map. `tls_sections` are output sections' names.
+def read_map(
+    view: View, tls_sections: frozenset[str] = _TLS_NAMES, code_sections: frozenset[str] = _CODE_NAMES
+) -> LinkerMap:
+    """Return what the map in `view` says; addresses still as in the map. The sections are output sections' names.
 
     Raises `ElfError` when it is no map of a known linker, `FilesError`.
     """
     lines = _lines(view)
     for number, line in enumerate(lines):
         if _LLD_HEAD.match(line):
-            return _columns(view.path, "lld", lines, tls_sections | _TLS_NAMES)
+            return _columns(view.path, "lld", lines, tls_sections | _TLS_NAMES, code_sections)
         if _MOLD_HEAD.match(line):
-            return _columns(view.path, "mold", lines, tls_sections | _TLS_NAMES)
+            return _columns(view.path, "mold", lines, tls_sections | _TLS_NAMES, code_sections)
         if line in _GNU_HEADS:
-            return _gnu(view.path, "gold" if line == "Memory map" else "GNU ld", lines, tls_sections | _TLS_NAMES)
+            name = "gold" if line == "Memory map" else "GNU ld"
+            return _gnu(view.path, name, lines, tls_sections | _TLS_NAMES, code_sections)
         if number == 0 and "\0" in line:
             break
     raise ElfError(view.path, -1, "no linker map of GNU ld, gold, lld or mold")
@@ -141,10 +160,14 @@ def _lines(view: View) -> Iterator[str]:
     yield rest.decode("utf-8", "surrogateescape")
 
 
-def _gnu(path: str, linker: str, lines: Iterator[str], wanted: frozenset[str]) -> LinkerMap:
+def _gnu(
+    path: str, linker: str, lines: Iterator[str], wanted: frozenset[str], code_sections: frozenset[str]
+) -> LinkerMap:
     sections: list[tuple[str, int, int]] = []
     pieces: list[Piece] = []
-    inside = False
+    code: list[tuple[int, int, str]] = []
+    files: dict[str, str] = {}  # each name is kept once
+    inside = coded = False
     pending: tuple[str, str] | None = None
     for line in lines:
         if line.startswith("  ") and pending is None:
@@ -166,38 +189,46 @@ def _gnu(path: str, linker: str, lines: Iterator[str], wanted: frozenset[str]) -
             break
         if not blank:
             sections.append((name, int(address, 16), int(size, 16)))
-            inside = name in wanted
+            inside, coded = name in wanted, name in code_sections
+        elif coded and file and not name.startswith("*") and len(code) < _MOST:
+            code.append((int(address, 16), int(size, 16), files.setdefault(file, file)))
         elif inside and file and not name.startswith("*"):
             pieces.append(Piece(int(address, 16), int(size, 16), name, file))
-    return LinkerMap(path, linker, tuple(sections), tuple(pieces), ())
+    return LinkerMap(path, linker, tuple(sections), tuple(pieces), (), tuple(code))
 
 
-def _columns(path: str, linker: str, lines: Iterator[str], wanted: frozenset[str]) -> LinkerMap:
+def _columns(
+    path: str, linker: str, lines: Iterator[str], wanted: frozenset[str], code_sections: frozenset[str]
+) -> LinkerMap:
     pattern, base = (_LLD_LINE, 16) if linker == "lld" else (_MOLD_LINE, 10)
     sections: list[tuple[str, int, int]] = []
     pieces: list[Piece] = []
     symbols: list[Named] = []
-    inside = False
+    code: list[tuple[int, int, str]] = []
+    files: dict[str, str] = {}  # each name is kept once
+    inside = coded = False
     for line in lines:
         found = pattern.match(line)
         if found is None:
             continue
         depth, text = len(found[3]), found[4]
-        if depth and not inside:
+        if depth and not (inside or (coded and depth < 16)):
             continue
         if len(sections) + len(pieces) + len(symbols) > _MOST:
             break
         address, size = int(found[1], 16), int(found[2], base)
         if not depth:
             sections.append((text, address, size))
-            inside = text in wanted
+            inside, coded = text in wanted, text in code_sections
         elif depth < 16:
             file, colon, section = text.rpartition(":(")  # names of sections may have parentheses, but not this
-            if colon and section.endswith(")"):
+            if coded and colon and len(code) < _MOST:
+                code.append((address, size, files.setdefault(file, file)))
+            elif inside and colon and section.endswith(")"):
                 pieces.append(Piece(address, size, section[:-1], file))
         else:
             symbols.append(Named(text, address, size))
-    return LinkerMap(path, linker, tuple(sections), tuple(pieces), tuple(symbols))
+    return LinkerMap(path, linker, tuple(sections), tuple(pieces), tuple(symbols), tuple(code))
 
 
 def settled(found: LinkerMap, elf: Elf, known: dict[str, int]) -> LinkerMap:

@@ -51,6 +51,18 @@ class Trigger(Record):
     """Whose code uses them, by owner."""
     rewritable: int = 0
     """Places that GNU ld writes for innocent accesses too, when another access in the link is initial-exec."""
+    objects: tuple[Part, ...] = ()
+    """Which objects of the link have them, as the linker's map tells."""
+
+
+class Part(Record):
+    """An object file or archive member whose code accesses a trigger's variable."""
+
+    file: str
+    """OBJECT or ARCHIVE(MEMBER), as the linker was given it."""
+    accesses: int
+    rewritable: int
+    """Those of them that the linker may have made of dynamic ones: with all of them the object may be innocent."""
 
 
 def triggers(elf: Elf, variables: Variables) -> tuple[Trigger, ...]:

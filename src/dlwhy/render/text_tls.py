@@ -123,7 +123,7 @@ def _code(one: Trigger, style: Style) -> list[str]:
         for user in one.users
         if style.verbose or user.owner != one.owner
     ]
-    if whose:
+    if whose and not one.objects:
         lines += block(style, "", f"by {_some(whose, _OWNERS, style)}", paint="dim")
     if one.functions:
         hidden = one.functions_total - len(one.functions)
@@ -131,8 +131,22 @@ def _code(one: Trigger, style: Style) -> list[str]:
         shown = list(dict.fromkeys(names))
         hidden += len(names) - len(shown)
         lines += block(style, "", f"in {_some(shown, _FUNCTIONS, style, hidden)}", paint="dim")
-    if one.rewritable and style.verbose:
+    lines += _objects(one, style)
+    if one.rewritable and style.verbose and not one.objects:
         told = f"{one.rewritable} of them GNU ld may have made of dynamic ones: only object files tell which was first"
+        lines += block(style, "", told, paint="dim")
+    return lines
+
+
+def _objects(one: Trigger, style: Style) -> list[str]:
+    """Return which objects of the link the accesses are in, as the linker's map tells, and which may be innocent."""
+    lines: list[str] = []
+    guilty = [f"{part.file} {part.accesses}" for part in one.objects if part.accesses > part.rewritable]
+    perhaps = [f"{part.file} {part.accesses}" for part in one.objects if part.accesses == part.rewritable]
+    if guilty:
+        lines += block(style, "", f"origin {_some(guilty, _OWNERS, style)}", paint="dim")
+    if perhaps:
+        told = f"also from {_some(perhaps, _OWNERS, style)}, which GNU ld may have made of dynamic accesses"
         lines += block(style, "", told, paint="dim")
     return lines
 
