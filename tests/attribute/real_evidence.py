@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import tempfile
 from bisect import bisect_right
 from importlib import metadata
 from pathlib import Path
@@ -69,6 +70,16 @@ def symbols(path: Path) -> list[Symbol]:
     return found
 
 
+def packed_symbols(path: Path) -> list[Symbol]:
+    """Return the symbols of `.gnu_debugdata`, taken out by objcopy and xz; none without it."""
+    if ".gnu_debugdata" not in said("readelf", "-SW", path):
+        return []
+    with tempfile.TemporaryDirectory() as folder:
+        said("objcopy", "--dump-section", f".gnu_debugdata={folder}/names.xz", path, f"{folder}/copy")
+        said("xz", "-d", f"{folder}/names.xz")
+        return symbols(Path(folder) / "names")
+
+
 def readable(names: Iterable[str]) -> dict[str, str]:
     """Return name -> what `c++filt` makes of it, without what optimisers append."""
     listed = sorted(set(names))
@@ -115,7 +126,7 @@ class Functions:
     def __init__(self, path: Path) -> None:
         self._names: dict[tuple[int, int], set[str]] = {}
         unsized: dict[int, set[str]] = {}
-        for one in symbols(path):
+        for one in (*symbols(path), *packed_symbols(path)):
             if one.type in ("FUNC", "IFUNC") and one.size:
                 self._names.setdefault((one.value, one.value + one.size), set()).add(one.name)
             elif one.type in ("FUNC", "IFUNC"):

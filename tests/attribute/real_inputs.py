@@ -194,7 +194,7 @@ MIMALLOC = ("mi_malloc_small", "mi_zalloc")
 """Exported functions that fetch the thread's heap (alloc.c: mi_prim_get_default_heap)."""
 TCMALLOC = ("tcmalloc::ThreadCache::CreateCacheIfNecessary()",)
 """Exported too (thread_cache.cc)."""
-GOMP = ("GOMP_target_ext", "omp_set_nest_lock")
+GOMP = ("GOMP_target_ext", "omp_set_nest_lock", "GOACC_data_start")
 """Exported functions that look at their own thread (libgomp: gomp_thread, gomp_icv)."""
 INPUTS = (
     Input("libjemalloc2 of Debian", system("libjemalloc.so.2"), FREE, FREE, "libjemalloc.so.2", JEMALLOC, debian,
@@ -227,7 +227,7 @@ INPUTS = (
     *(Input(f"a library, stripped, with the map of {linker}", linked(linker, program=False), "cellar.o", "cellar",
             "libparts.a", map="map") for linker in ("bfd", "gold", "lld", "mold")),
     Input("scikit-learn: libgomp", _wheel("scikit-learn", "scikit_learn.libs/libgomp-*"), FREE, FREE, "libgomp-",
-          GOMP[1:], wheel, "libgomp"),
+          GOMP[2:], wheel, "libgomp"),
     Input("numpy", _wheel("numpy", "numpy/_core/_multiarray_umath.*"), "dragon4.c", "_bigint_static", path=wheel,
           sample=False),
     Input("numpy: OpenBLAS", _wheel("numpy", "numpy.libs/libscipy_openblas64_-*"), "gemv_thread.c", "y_dummy",

@@ -206,7 +206,7 @@ def test_origins_with_a_map(tmp_path: Path, compiler: str, linker: str) -> None:
         told[name] = bool(re.search("GOTTP", done.stdout))
     assert told == {"cellar.o": False, "tally.o": True}
     (found,) = dlwhy.tls([tmp_path / "lib.so"], map=tmp_path / "map").files
-    assert found.findings == () or "aarch64" in compiler
+    assert not {"other-build", "unread-evidence"} & {one.rule for one in found.findings}
     (one,) = found.triggers
     guilty = [part.file for part in one.objects if part.accesses > part.rewritable]
     assert guilty == ["libtally.a(tally.o)"]

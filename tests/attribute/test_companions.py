@@ -171,7 +171,8 @@ def too_big(folder: Path) -> tuple[Path, Path]:
         "static __thread char huge[9000]; __thread int small; char *f(int i) { small++; return huge + i; }\n"
     )
     whole = folder / "whole.so"
-    run("gcc", "-O1", "-g", "-shared", "-fPIC", "-ftls-model=initial-exec", "-Wl,--build-id", folder / "x.c", "-o", whole)
+    options = ("-O1", "-g", "-shared", "-fPIC", "-ftls-model=initial-exec", "-Wl,--build-id")
+    run("gcc", *options, folder / "x.c", "-o", whole)
     identity = build_id(read(Files().open(str(whole))))
     assert identity is not None
     kept(whole, folder / "debug" / ".build-id" / identity[:2] / f"{identity[2:]}.debug")
