@@ -62,7 +62,7 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "L5": (
         "the one road from a question to a report, or to a profile",
         (
-            "origins", "copies", "latent", "bills", "unlinked", "diagnose", "openings", "trees", "archives",
+            "origins", "copies", "latent", "forcing", "bills", "unlinked", "diagnose", "openings", "trees", "archives",
             "walk", "load_sets", "matrix", "pairs", "changes", "diffs", "brought", "floors", "recording", "capturing",
         ),
     ),

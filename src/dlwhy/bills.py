@@ -61,6 +61,9 @@ def bills(
             if pays is victim and of is not victim and of.elf is not None and not any(of is one for one in others):
                 others.append(of)
         users = [(one.elf, one.shown) for one in others if one.elf is not None]
+        from dlwhy.forcing import also
+
+        users += also(step, victim.elf, [victim.shown, *(one.shown for one in others)], files)
         from dlwhy.origins import explained, read_lock
 
         lock = options.lock
