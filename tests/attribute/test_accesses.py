@@ -298,9 +298,10 @@ def test_without_code(tmp_path: Path) -> None:
         assert (told["searched"] is not None) == searched == bool(told["accesses"])
 
 
-def test_pieces_overlap() -> None:
-    """An access is found wherever it lies at the border of two pieces, once."""
-    slot = Slot(0x500000, "tpoff", None, 0, False)
+@pytest.mark.parametrize("far", [0x500000, 0x4500000, 0x7F00000, -0x3500000])
+def test_pieces_overlap(far: int) -> None:
+    """An access is found wherever it lies at the border of two pieces, once, however far the slot is."""
+    slot = Slot(far, "tpoff", None, 0, False)
     for shift in range(-8, 9):
         at = 0x100000 + shift
         code = bytearray(b"\x90" * 0x100100)

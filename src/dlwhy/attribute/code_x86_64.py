@@ -9,9 +9,11 @@ must be able to rewrite it:
     TLSDESC          REX 8d modrm disp32         lea of the slot, then call *(%rax)
     local-exec       64 ... modrm 25 disp32      any instruction with %fs:disp32, programs only
 
-Most bytes of code are looked at by `re` alone: the opcode is a literal, so that it runs at the speed of memchr; the
-rarest tests come first, and the REX prefix last, in a look-behind. Of the distance to any slot the two high bytes are
-nearly the same throughout one piece of code. What passes is compared with the slots exactly.
+Most bytes of code are looked at by `re` alone, through a literal, so that it runs at the speed of memchr. Of the
+distance to any slot the two high bytes are nearly the same throughout one piece of code: where the highest is a byte
+that is rare in code, as it is when the slots are 16 MiB away, it is the literal, and all forms are found at once. Else
+it is the opcode; then the rarest tests come first, and the REX prefix last, in a look-behind. What passes is compared
+with the slots exactly.
 
 GNU ld rewrites general-dynamic and TLSDESC accesses to a variable that is initial-exec elsewhere in the same link; what
 it leaves is byte for byte what a compiler writes for the address of an initial-exec variable. Such a site is marked.
@@ -35,6 +37,10 @@ PIECE = 1 << 20
 BEFORE, AFTER = 16, 24
 """Bytes that are looked at around an opcode."""
 
+_FEW = 2
+"""Values of the highest byte of a distance that are looked for one by one."""
+_COMMON = frozenset((0x00, 0xFF, 0x0F, 0x24, 0x44, 0x48, 0x4C, 0x89, 0x8B, 0x8D, 0xE8))
+"""Bytes that are frequent in code."""
 _FORMS = {TPOFF: (0x8B, 0x03), DTPMOD: (0x8D,), TLSDESC: (0x8D,)}
 _MODRM = rb"[\x05\x0d\x15\x1d\x25\x2d\x35\x3d]"
 _THREAD_POINTER = b"\x64\x48\x8b\x04\x25\0\0\0\0"
@@ -54,11 +60,20 @@ def through_slots(code: bytes, first: int, address: int, slots: Mapping[int, Slo
 
     What stands before `first`, and the last `AFTER` bytes, is only looked at. A model is one of `sites.MODELS`.
     """
+    base = address - first
+    top, middle = _spread(min(slots) - address - len(code), max(slots) - address)
+    if len(top) <= _FEW and not _COMMON.intersection(top):
+        for value in set(top):
+            for found in _by_top(value, middle).finditer(code, first + 5, len(code) - AFTER + 6):
+                at = found.start() - 5
+                slot_ = slots.get(base + at + 6 + int.from_bytes(code[at + 2 : at + 6], "little", signed=True))
+                if slot_ is not None and code[at] in _FORMS[slot_.kind]:
+                    yield _access(code, at, base, slot_)
+        return
     by_opcode: dict[int, list[Slot]] = {}
     for slot in slots.values():
         for opcode in _FORMS[slot.kind]:
             by_opcode.setdefault(opcode, []).append(slot)
-    base = address - first
     for opcode, wanted in by_opcode.items():
         places = [slot.address for slot in wanted]
         pattern = _pattern(opcode, min(places) - address - len(code), max(places) - address)
@@ -70,6 +85,12 @@ def through_slots(code: bytes, first: int, address: int, slots: Mapping[int, Slo
                 yield _access(code, at, base, slot_)
 
 
+def _by_top(value: int, middle: bytes) -> re.Pattern[bytes]:
+    """Match the highest byte of a distance, behind REX, any opcode and ModRM."""
+    literal = re.escape(bytes((value,)))
+    return re.compile(literal + rb"(?<=[\x48\x4c][\x8b\x03\x8d]" + _MODRM + rb"(?s:..)" + middle + literal + rb")")
+
+
 def _pattern(opcode: int, least: int, most: int) -> re.Pattern[bytes]:
     """Match REX, opcode (where the match starts), ModRM and a distance between `least` and `most`."""
     top, middle = _classes(least, most)
@@ -79,8 +100,19 @@ def _pattern(opcode: int, least: int, most: int) -> re.Pattern[bytes]:
 
 def _classes(least: int, most: int) -> tuple[bytes, bytes]:
     """Return patterns for the highest byte of a 32-bit number between `least` and `most`, and for the one below it."""
-    low, high = max(least >> 16, -(1 << 15)), min(most >> 16, (1 << 15) - 1)
+    low, high = _bounds(least, most)
     return _class(range(low >> 8, (high >> 8) + 1)), _class(range(low, high + 1))
+
+
+def _spread(least: int, most: int) -> tuple[tuple[int, ...], bytes]:
+    """Return the values that the highest byte may have, as many as are few, and the pattern of the one below it."""
+    low, high = _bounds(least, most)
+    return tuple(value & 255 for value in range(low >> 8, (high >> 8) + 1)[: _FEW + 1]), _class(range(low, high + 1))
+
+
+def _bounds(least: int, most: int) -> tuple[int, int]:
+    """Return the two high bytes of both ends, signed, as far as 32 bits have them."""
+    return max(least >> 16, -(1 << 15)), min(most >> 16, (1 << 15) - 1)
 
 
 def _class(values: range) -> bytes:
