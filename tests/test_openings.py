@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import dlwhy
+from dlwhy.systems import known
 from tests.fixtures.libraries import gcc
 from tests.fixtures.real_hosts import BARE, host_program, need
 from tests.fixtures.system import build, dlopen_note
@@ -180,6 +181,19 @@ def test_nothing_is_loaded_for_it(tmp_path: Path) -> None:
     gone = dlwhy.tree(opener(tmp_path, '[{"soname": ["libgone.so"], "priority": "required"}]'), dlwhy.Host.plain(BARE))
     assert (gone.missing, gone.exit_status) == (0, 0)
     assert dlwhy.tree(moved, dlwhy.Host.plain(BARE)).root.opens
+
+
+@pytest.mark.parametrize("profile", sorted(known()))
+def test_captured_systems_hold_less(profile: str) -> None:
+    """In a profile, which holds of a file what the loader reads, nothing more is asked for than it has."""
+    if profile == "musl":
+        names = ["libz.so.1", "libc.so"]
+    else:
+        names = ["libstdc++.so.6", "libgomp.so.1", "libm.so.6", "libcrypto.so.3", "libgcc_s.so.1", "libz.so.1"]
+    host = dlwhy.Host.profile(profile, {}, "plain")
+    for name in names:
+        assert dlwhy.tree(name, host).exit_status in (0, 1)
+        assert dlwhy.check([name], host).exit_status in (0, 10, 11)
 
 
 def test_under_musl(tmp_path: Path) -> None:

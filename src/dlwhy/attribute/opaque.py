@@ -17,6 +17,7 @@ from math import log2
 
 from dlwhy.elf.constants import PF_X, SHN_UNDEF
 from dlwhy.errors import DlwhyError
+from dlwhy.loader.faults import Unknown
 from dlwhy.record import Record
 
 TYPE_CHECKING = False
@@ -63,7 +64,7 @@ def payload(elf: Elf) -> Payload | None:
     """Return the payload of an opaque file, None for any other. Never raises: what cannot be read hides nothing."""
     try:
         return _payload(elf)
-    except DlwhyError:
+    except (DlwhyError, Unknown):  # a captured system holds no more of a file than the loader reads
         return None
 
 

@@ -11,6 +11,7 @@ from dlwhy.attribute.embedded import constants
 from dlwhy.elf.constants import SHN_UNDEF
 from dlwhy.elf.notes import NT_FDO_DLOPEN, notes
 from dlwhy.errors import DlwhyError
+from dlwhy.loader.faults import Unknown
 from dlwhy.record import Record
 
 TYPE_CHECKING = False
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dlwhy.elf.file import Elf
+    from dlwhy.elf.notes import Note
 
 REQUIRED, RECOMMENDED, SUGGESTED = "required", "recommended", "suggested"
 _PRIORITIES = (REQUIRED, RECOMMENDED, SUGGESTED)
@@ -45,7 +47,7 @@ def noted(elf: Elf) -> tuple[tuple[Wanted, ...], str | None]:
     """Return what `.note.dlopen` lists, and one sentence about what in it could not be read. Never raises."""
     found: list[Wanted] = []
     wrong = None
-    for note in notes(elf):
+    for note in _notes(elf):
         if note.type != NT_FDO_DLOPEN or note.owner != b"FDO":
             continue
         import json  # nearly no file has such a note
@@ -60,6 +62,13 @@ def noted(elf: Elf) -> tuple[tuple[Wanted, ...], str | None]:
         if None in entries:
             wrong = ".note.dlopen is not read, or in part: not as it is defined"
     return tuple(dict.fromkeys(found[:_MOST])), wrong
+
+
+def _notes(elf: Elf) -> tuple[Note, ...]:
+    try:
+        return notes(elf)
+    except Unknown:
+        return ()
 
 
 def _entry(value: object) -> Wanted | None:
@@ -92,8 +101,8 @@ def guessed(elf: Elf, known: frozenset[str]) -> tuple[str, ...]:
             found.update(dict.fromkeys(_sonames(b"\0" + data)))
             if len(found) > _MOST:
                 break
-    except DlwhyError:
-        pass  # what was found until there is still there
+    except (DlwhyError, Unknown):
+        pass  # what was found until there is still there; a captured system holds no more than the loader reads
     return tuple(name for name in found if name not in known)[:_MOST]
 
 
@@ -123,5 +132,5 @@ def _opens(elf: Elf) -> bool:
         undefined = range(1, symbols.hashed[0] or symbols.count)  # DT_GNU_HASH: what is hashed stands behind the rest
         rows = (symbols.fields(index) for index in undefined)
         return any(row[5] == SHN_UNDEF and symbols.name_at(row[0]) in _OPENERS for row in rows)
-    except DlwhyError:
+    except (DlwhyError, Unknown):
         return False
