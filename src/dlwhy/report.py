@@ -363,7 +363,7 @@ class Trigger(Record):
     owner: str
     """Owner of the variable, as in `Share`."""
     variable: str | None
-    """The variable, demangled; None when the symbol tables have no name for it."""
+    """The variable, demangled, or "variable at offset 0x…" where only code tells of it; None when nothing does."""
     relocation: str
     """Type of the relocations, as in <elf.h>, e.g. "R_X86_64_TPOFF64"."""
     accesses: int | None

@@ -16,6 +16,7 @@ import time
 from typing import TYPE_CHECKING
 
 from dlwhy.attribute.bill import Bill, bill
+from dlwhy.attribute.evidence import gather
 from dlwhy.elf.file import read
 from dlwhy.errors import DlwhyError
 from dlwhy.files import Files
@@ -73,18 +74,22 @@ def bills(roots: Iterable[str]) -> Iterator[Bill]:
         try:
             elf = read(files.open(path))
             if elf.tls and not elf.debug_only:
-                yield bill(elf)
+                yield bill(elf, gather(elf, files))
         except DlwhyError as error:
             print(f"not billed: {error}", file=sys.stderr)
         finally:
             files.close()
 
 
+def _named(one: Bill) -> int:
+    """The bytes with a name: not those that only a place tells of which code reaches."""
+    return sum(share.bytes for share in one.shares if not (share.variable or "").startswith("variable at offset 0x"))
+
+
 def table(found: list[Bill]) -> str:
     """Return the figures as text, one row for all files and one for those with a full symbol table."""
-    lines = [
-        f"{'':24}{'files':>7}{'TLS bytes':>12}{'named':>12}{'padding':>9}{'unnamed':>9}{'named/TLS':>11}{'median':>9}"
-    ]
+    heads = f"{'':24}{'files':>7}{'TLS bytes':>12}{'named':>12}{'by place':>9}{'padding':>9}{'unnamed':>9}"
+    lines = [f"{heads}{'named/TLS':>11}{'median':>9}"]
     groups = (
         ("all", found),
         ("full symbol table", [b for b in found if b.complete]),
@@ -92,11 +97,12 @@ def table(found: list[Bill]) -> str:
     )
     for title, group in groups:
         total = sum(b.size for b in group)
-        named = sum(share.bytes for b in group for share in b.shares)
+        named = sum(_named(b) for b in group)
+        placed = sum(share.bytes for b in group for share in b.shares) - named
         padding, unnamed = sum(b.padding for b in group), sum(b.unattributed for b in group)
-        each = [sum(share.bytes for share in b.shares) / b.size for b in group]
+        each = [_named(b) / b.size for b in group]
         lines.append(
-            f"{title:24}{len(group):7}{total:12}{named:12}{padding:9}{unnamed:9}"
+            f"{title:24}{len(group):7}{total:12}{named:12}{placed:9}{padding:9}{unnamed:9}"
             f"{named / (total or 1):11.1%}{statistics.median(each or [0]):9.0%}"
         )
     return "\n".join(lines)

@@ -17,7 +17,7 @@ from dlwhy.attribute.companions import companions
 from dlwhy.elf.file import read
 from dlwhy.elf.notes import build_id
 from dlwhy.files import Files
-from tests.attribute.test_bill import OTHER_C, TRIGGER_C, build
+from tests.attribute.test_bill import OTHER_C, TRIGGER_C, build, by_name, nameless
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,7 +68,7 @@ def asked(path: Path, *dirs: Path) -> TlsFile:
 def test_by_build_id(full: Path, tmp_path: Path) -> None:
     """The debug file that the build-id leads to names every byte, and each line says that it did."""
     library = shipped(full, tmp_path)
-    assert asked(library).tls.unattributed > 4000
+    assert nameless(asked(library).tls) > 4000
     identity = build_id(read(Files().open(str(full))))
     assert identity is not None
     place = kept(full, tmp_path / "debug/.build-id" / identity[:2] / f"{identity[2:]}.debug")
@@ -95,7 +95,7 @@ def test_by_debuglink(full: Path, tmp_path: Path, where: str | None) -> None:
     place.write_bytes(place.read_bytes() + b"\0")
     found = asked(library, tmp_path / "debug")
     assert [(one.rule, "checksum" in one.message) for one in found.findings] == [("other-build", True)]
-    assert {one.variable for one in found.tls.shares} == {"exported", "quick"}
+    assert by_name(found.tls) == {"exported", "quick"}
 
 
 def test_inside_a_sysroot(full: Path, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_inside_a_sysroot(full: Path, tmp_path: Path) -> None:
     kept(full, tmp_path / "usr/lib/debug/.build-id" / identity[:2] / f"{identity[2:]}.debug")
     (found,) = dlwhy.tls(["/opt/libfull.so"], sysroot=str(tmp_path)).files
     assert found.tls is not None and found.tls.unattributed == 0
-    assert asked(library).tls.unattributed > 4000
+    assert nameless(asked(library).tls) > 4000
 
 
 def test_of_another_build(full: Path, tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_of_another_build(full: Path, tmp_path: Path) -> None:
     found = asked(library, tmp_path / "debug")
     (finding,) = found.findings
     assert finding.rule == "other-build" and identity in finding.message
-    assert {one.variable for one in found.tls.shares} == {"exported", "quick"}
+    assert by_name(found.tls) == {"exported", "quick"}
 
 
 def test_cut_short(full: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import dlwhy
 from dlwhy.attribute.linker_map import read_map, section_variable
 from dlwhy.errors import ElfError, UsageError
 from dlwhy.view import View
+from tests.attribute.test_bill import by_name, nameless
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,7 +102,7 @@ def test_map_of_another_link(linked: tuple[str, Path], tmp_path: Path) -> None:
     found = asked(folder, "stripped.so", tmp_path / "map")
     (finding,) = found.findings
     assert finding.rule == "other-build" and "there, here" in finding.message
-    assert {one.variable for one in found.tls.shares} <= {"exported", "hid"} and found.tls.unattributed > 4000
+    assert by_name(found.tls) <= {"exported", "hid"} and nameless(found.tls) > 4000
 
 
 def test_symbols_tell_another_link(linked: tuple[str, Path], tmp_path: Path) -> None:

@@ -155,17 +155,13 @@ def dlwhy_elf(path: Path) -> Elf:
     return read(Files().open(str(path)))
 
 
-@pytest.mark.parametrize(("compiler", "linker"), [("gcc", "lld"), ("aarch64-linux-gnu-gcc", "lld")])
-def test_the_linked_library_has_as_many(tmp_path: Path, compiler: str, linker: str) -> None:
+@pytest.mark.parametrize("compiler", ["gcc", "aarch64-linux-gnu-gcc"])
+def test_the_linked_library_has_as_many(tmp_path: Path, compiler: str) -> None:
     """What the relocations announce is found again in the code of the library that lld links, model by model."""
     text = SOURCE[: SOURCE.index("int near")]
     target = build(tmp_path, text, "a", compiler, "-O2", "-fPIC")
     library = tmp_path / "lib.so"
-    tool(f"ld.{linker}")
-    words = [tool("clang"), "-shared", f"-fuse-ld={linker}", "-nostdlib", str(target), "-o", str(library)]
-    if compiler != "gcc":
-        words.insert(1, "--target=aarch64-linux-gnu")
-    subprocess.run(words, check=True)
+    subprocess.run([tool("ld.lld"), "-shared", str(target), "-o", str(library)], check=True)
     before, after = counts(asked(target)), counts(dlwhy.tls([library]).files[0])
     before.pop("local-dynamic offset", None)
     assert before == after

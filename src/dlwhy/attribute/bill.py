@@ -10,6 +10,7 @@ from dlwhy.attribute.accesses import accesses, explained
 from dlwhy.attribute.evidence import NONE
 from dlwhy.attribute.owners import names, shown
 from dlwhy.attribute.sites import sites
+from dlwhy.attribute.spans import with_spans
 from dlwhy.attribute.triggers import Trigger, triggers
 from dlwhy.attribute.variables import collect, unit
 from dlwhy.elf.constants import DF_1_PIE, ET_EXEC
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from dlwhy.attribute.companions import Remark
     from dlwhy.attribute.evidence import Evidence
     from dlwhy.attribute.ledger import Line
+    from dlwhy.attribute.sites import Sites
     from dlwhy.attribute.variables import Variables
     from dlwhy.elf.file import Elf
 
@@ -77,7 +79,8 @@ def bill(elf: Elf, evidence: Evidence = NONE, code: bool = True) -> Bill:
     Without `code` the instructions behind the relocations are not looked for. Raises `ElfError` when headers or
     relocation tables leave the file. A damaged `.symtab` only costs names; `notes` tells.
     """
-    variables = collect(elf, evidence)
+    found = sites(elf) if code else None
+    variables = with_spans(elf, collect(elf, evidence), found)
     ledger = variables.ledger
     shares = shares_of(variables)
     align = elf.tls.align if elf.tls else 0
@@ -85,12 +88,11 @@ def bill(elf: Elf, evidence: Evidence = NONE, code: bool = True) -> Bill:
         elf.path, ledger.memsz, align, "+".join(models(elf)) or "none", shares, ledger.padding, ledger.unattributed,
         triggers(elf, variables), by_owner(shares), variables.complete, variables.notes, variables.remarks,
     )  # fmt: skip
-    return _with_code(made, elf, variables, evidence) if code else made
+    return _with_code(made, elf, variables, evidence, found) if found is not None else made
 
 
-def _with_code(made: Bill, elf: Elf, variables: Variables, evidence: Evidence) -> Bill:
+def _with_code(made: Bill, elf: Elf, variables: Variables, evidence: Evidence, found: Sites) -> Bill:
     """Return the bill with the code behind its relocations."""
-    found = sites(elf)
     if found.missing is not None:
         return made.but(notes=(*made.notes, f"the accesses behind the relocations are not counted: {found.missing}"))
     forced = explained(elf, made.triggers, found, variables.library, evidence.but(map=variables.map))

@@ -157,7 +157,23 @@ def _through(at: _Instruction, own: Mapping[int, int]) -> _Instruction:
 
 def _instruction(elf: Elf, place: int) -> _Instruction:
     """Read the instruction at an address. Raises `_UnknownError`, `ElfError`."""
-    code = elf.around(place, _LONGEST)
+    return decoded(elf.around(place, _LONGEST), place)
+
+
+def length_and_kind(code: bytes, place: int) -> tuple[int, str, int] | None:
+    """Return (length, kind, target) of the instruction at the start of `code`, which lies at `place`; None if unknown.
+
+    A kind is one of those of `_Instruction`.
+    """
+    try:
+        at = decoded(code, place)
+    except _UnknownError:
+        return None
+    return at.length, at.kind, at.target
+
+
+def decoded(code: bytes, place: int) -> _Instruction:
+    """Read the instruction at the start of `code`, which lies at `place`. Raises `_UnknownError`."""
     i = 0
     narrow = wide = False
     while code[i : i + 1] and code[i] in (0x66, 0xF0, 0xF2, 0xF3, 0x2E, 0x3E, 0x64):

@@ -109,6 +109,15 @@ def balance(
     return Ledger(memsz, tuple(lines), padding, unattributed, tuple(unnamed))
 
 
+def filled(ledger: Ledger, claims: Claims) -> Ledger:
+    """Return a ledger in which one more source speaks of the bytes that had no name."""
+    more, unnamed = _fill(_aliases(claims.variables, ledger.memsz), list(ledger.unnamed))
+    lines = sorted((*ledger.lines, *more), key=lambda line: line.offset)
+    unattributed = sum(high - low for low, high in unnamed)
+    assert sum(line.bytes for line in lines) + ledger.padding + unattributed == ledger.memsz
+    return Ledger(ledger.memsz, tuple(lines), ledger.padding, unattributed, tuple(unnamed))
+
+
 def _sweep(
     groups: list[tuple[Variable, ...]], low: int, high: int, first: int = 0
 ) -> tuple[list[Line], list[tuple[int, int]]]:

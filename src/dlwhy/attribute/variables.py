@@ -15,7 +15,7 @@ from dlwhy.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from dlwhy.attribute.linker_map import LinkerMap
     from dlwhy.elf.file import Elf
@@ -43,6 +43,8 @@ class Variables(Record):
     """The linker's map, when it is of this object."""
     file: str | None = None
     """OBJECT or ARCHIVE(MEMBER) that all of it comes from: of what is not linked yet."""
+    spans: Mapping[int, Owner] = {}
+    """Offset -> whose the bytes from there on are, of those that only code tells of (dlwhy.attribute.spans)."""
 
     def at(self, offset: int) -> tuple[Variable, ...]:
         """Return the variable that starts at `offset` of the segment, else the one that covers it; empty for none."""
@@ -56,6 +58,8 @@ class Variables(Record):
 
     def owner(self, aliases: tuple[Variable, ...]) -> Owner:
         """Return whose the variable is, given with its aliases."""
+        if aliases[0].offset in self.spans:
+            return self.spans[aliases[0].offset]
         return owner(aliases[0].name, unit(aliases), aliases[0].source, self.library, self.origin(aliases[0].offset))
 
     def origin(self, offset: int) -> str | None:
