@@ -19,6 +19,7 @@ from dlwhy.report import (
     TlsObject,
     TlsReport,
     Trigger,
+    TypePart,
 )
 
 TYPE_CHECKING = False
@@ -124,7 +125,10 @@ def shown_object(made: Bill, name: str, triggers: tuple[Trigger, ...]) -> TlsObj
 
 def shown_shares(made: tuple[BillShare, ...]) -> tuple[Share, ...]:
     """Return shares as the report has them."""
-    return tuple(Share(s.owner, s.kind, s.bytes, s.variable, s.unit, s.evidence) for s in made)
+    return tuple(
+        Share(s.owner, s.kind, s.bytes, s.variable, s.unit, s.evidence, tuple(TypePart(*part) for part in s.inside))
+        for s in made
+    )  # fmt: skip
 
 
 def shown_trigger(t: BillTrigger, name: str) -> Trigger:

@@ -297,6 +297,17 @@ class StaticTls(Record):
     """The objects in the block, in order of their offsets."""
 
 
+class TypePart(Record):
+    """One step into a big variable: its own type first, then that of the largest member, and so on."""
+
+    member: str | None
+    """The member's name in what is around it; None of the variable itself, and of what has no name."""
+    type: str
+    """The type as the source has it, with namespaces or crate."""
+    bytes: int
+    """How many bytes."""
+
+
 class Share(Record):
     """Bytes of a TLS segment and whose they are."""
 
@@ -312,6 +323,8 @@ class Share(Record):
     """The source file, codegen unit, object or archive member, where the file or the linker's map tells it."""
     evidence: str
     """The fact that the owner follows from."""
+    inside: tuple[TypePart, ...] = ()
+    """Of a big variable what makes it big, by debug information; empty without, or where no member has half of it."""
 
 
 class CodeUser(Record):

@@ -26,8 +26,13 @@ if TYPE_CHECKING:
     from dlwhy.attribute.evidence import Evidence
     from dlwhy.attribute.ledger import Line
     from dlwhy.attribute.sites import Sites
+    from dlwhy.attribute.type_chain import Part
     from dlwhy.attribute.variables import Variables
     from dlwhy.elf.file import Elf
+
+
+LEAST = 512
+"""Bytes of a variable from which on it is looked into."""
 
 
 class Share(Record):
@@ -42,6 +47,8 @@ class Share(Record):
     unit: str | None
     """The source file, codegen unit, object or archive member that is named, as written; None where none is trusted."""
     evidence: str
+    inside: tuple[Part, ...] = ()
+    """Of a big variable: its type, then that of the largest member and so on, from debug information."""
 
 
 class Bill(Record):
@@ -80,7 +87,7 @@ def bill(elf: Elf, evidence: Evidence = NONE, code: bool = True) -> Bill:
     relocation tables leave the file. A damaged `.symtab` only costs names; `notes` tells.
     """
     found = sites(elf) if code else None
-    variables = with_spans(elf, collect(elf, evidence), found)
+    variables = _with_insides(elf, evidence, with_spans(elf, collect(elf, evidence), found))
     ledger = variables.ledger
     shares = shares_of(variables)
     align = elf.tls.align if elf.tls else 0
@@ -89,6 +96,18 @@ def bill(elf: Elf, evidence: Evidence = NONE, code: bool = True) -> Bill:
         triggers(elf, variables), by_owner(shares), variables.complete, variables.notes, variables.remarks,
     )  # fmt: skip
     return _with_code(made, elf, variables, evidence, found) if found is not None else made
+
+
+def _with_insides(elf: Elf, evidence: Evidence, variables: Variables) -> Variables:
+    """Return the variables with what debug information tells of the big ones."""
+    named = [line.variables[0] for line in variables.ledger.lines if line.offset not in variables.spans]
+    if not any(one.size >= LEAST for one in named):
+        return variables
+    from dlwhy.attribute.dwarf import insides
+
+    told = insides(elf, evidence, [one for one in named if one.size >= LEAST and "sym" in one.source])
+    notes = variables.notes if told.note is None else (*variables.notes, told.note)
+    return variables.but(insides=told.parts, notes=notes)
 
 
 def _with_code(made: Bill, elf: Elf, variables: Variables, evidence: Evidence, found: Sites) -> Bill:
@@ -140,7 +159,9 @@ def shares_of(variables: Variables) -> tuple[Share, ...]:
         share = _share(line, variables, titles.get(line.variables[0].name))
         key = (share.owner, share.kind, share.variable, share.unit)
         known = merged.get(key)
-        merged[key] = share if known is None else known.but(bytes=known.bytes + share.bytes)
+        merged[key] = share if known is None else known.but(
+            bytes=known.bytes + share.bytes, inside=known.inside or share.inside
+        )  # fmt: skip
         counts[key] = counts.get(key, 0) + 1
     for key, count in counts.items():
         if count > 1:
@@ -159,4 +180,5 @@ def _share(line: Line, variables: Variables, title: str | None) -> Share:
         file = file or shown(origin.rpartition("/")[2])
         where = f"{shown(origin.rpartition('/')[2])} in the {variables.map.linker} map"
         evidence = f"{evidence}, {where}" if evidence else where
-    return Share(whose.name, whose.kind, line.bytes, title, file, evidence)
+    inside = variables.insides.get(line.variables[0].offset, ())
+    return Share(whose.name, whose.kind, line.bytes, title, file, evidence, inside)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from dlwhy.attribute.linker_map import LinkerMap
+    from dlwhy.attribute.type_chain import Part
     from dlwhy.elf.file import Elf
     from dlwhy.elf.symbols import TlsSymbol
 
@@ -45,6 +46,8 @@ class Variables(Record):
     """OBJECT or ARCHIVE(MEMBER) that all of it comes from: of what is not linked yet."""
     spans: Mapping[int, Owner] = {}
     """Offset -> whose the bytes from there on are, of those that only code tells of (dlwhy.attribute.spans)."""
+    insides: Mapping[int, tuple[Part, ...]] = {}
+    """Offset -> what is inside a big variable, where debug information tells (dlwhy.attribute.dwarf)."""
 
     def at(self, offset: int) -> tuple[Variable, ...]:
         """Return the variable that starts at `offset` of the segment, else the one that covers it; empty for none."""

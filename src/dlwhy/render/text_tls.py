@@ -219,7 +219,35 @@ def bulk(bill: TlsObject, style: Style) -> list[str]:
     lines += parts(style, " " * LABEL, " " * (LABEL + 2), pieces)
     for note in bill.notes:
         lines += block(style, "", note, paint="dim")
+    return lines + _inside(bill, style)
+
+
+def _inside(bill: TlsObject, style: Style) -> list[str]:
+    """Return what makes the big variables big, step by step inwards."""
+    told = [one for one in bill.shares if one.inside]
+    lines: list[str] = []
+    arrow = "→ " if style.unicode else "-> "
+    for one in told if style.verbose else told[:_OWNERS]:
+        steps = [
+            f"{arrow * (place > 0)}{f'{part.member}: ' if part.member else ''}{_type(part.type, style)} {part.bytes}"
+            for place, part in enumerate(one.inside)
+        ]
+        pieces: list[Piece] = [(shortened(one.variable or "", _NAME, style), ()), *((step, ("dim",)) for step in steps)]
+        lines += parts(style, " " * LABEL, " " * (LABEL + 2), pieces, label(style, "" if lines else "inside"))
     return lines
+
+
+def _type(name: str, style: Style) -> str:
+    """Return a type's name, without what stands in its angle brackets: that may be far longer than the rest."""
+    if style.verbose:
+        return name
+    depth, kept = 0, []
+    for one in name:
+        depth += one == "<"
+        if not depth:
+            kept.append(one)
+        depth -= one == ">" and depth > 0
+    return shortened("".join(kept) or name, 2 * _NAME, style)
 
 
 def origins(bill: TlsObject, style: Style) -> list[str]:
