@@ -44,8 +44,8 @@ def with_spans(elf: Elf, variables: Variables, found: Sites | None) -> Variables
     the file.
     """
     segment, ledger = elf.tls, variables.ledger
-    if segment is None or not ledger.unattributed:
-        return variables
+    if segment is None or not ledger.unattributed or variables.complete:
+        return variables  # where all symbols are left, what has none was made so, and no access is needed to see it
     known = places(elf, found.slots if found is not None else slots(elf), found, ledger.memsz)
     inside = [offset for offset in known if _contains(ledger.unnamed, offset)]
     if not inside:
