@@ -53,6 +53,7 @@ class TlsChange(Record):
 
 def changes(old: TlsFile | None, new: TlsFile | None) -> TlsChange:
     """Return what differs; None is a file that is not there."""
+    old, new = _without_places(old), _without_places(new)
     before, after = _side(old), _side(new)
     variables, owners = _shares(old, new)
     triggers = _triggers(old, new)
@@ -65,6 +66,21 @@ def changes(old: TlsFile | None, new: TlsFile | None) -> TlsChange:
         tuple(one for one in (new.findings if new is not None else ()) if one.rule not in known),
         _notes(old, new),
     )  # fmt: skip
+
+
+def _without_places(file: TlsFile | None) -> TlsFile | None:
+    """Count what only code tells of as without a name: from one build to the next a place means nothing."""
+    if file is None or file.tls is None:
+        return file
+    bill = file.tls
+    places = {one.variable: one.bytes for one in bill.shares if one.kind == "place"}
+    if not places:
+        return file
+    shares = tuple(one for one in bill.shares if one.kind != "place")
+    owners = tuple(one for one in bill.owners if one.kind != "place")
+    triggers = tuple(one.but(variable=None) if one.variable in places else one for one in file.triggers)
+    left = bill.but(shares=shares, owners=owners, unattributed=bill.unattributed + sum(places.values()))
+    return file.but(tls=left, triggers=triggers)
 
 
 def _side(file: TlsFile | None) -> TlsSide | None:

@@ -85,6 +85,7 @@ VALUES: dict[str, dict[str, str]] = {
         "archive": "a static library, told by the linker's map",
         "unit": "a source file, told by its file symbol, or an object file, by itself or told by the linker's map",
         "library": "the library itself: nothing tells more",
+        "place": "bytes of the library without a name: only code tells where they begin",
     },
     "PackageKind": {
         "crate": "a Rust crate",

@@ -44,6 +44,8 @@ def test_full_symbol_tables_leave_only_padding(everything: list[Bill]) -> None:
             continue
         assert one.unattributed == 0, one.object
         text = _oracle(one.object, "readelf", "-sW")
+        if ".symtab" not in text:  # its names are those of a debug file
+            continue
         covered: set[int] = set()
         rows = set()
         for row in re.findall(

@@ -90,10 +90,10 @@ def _whose(elf: Elf, sure: str, sites: list[int], library: str) -> Owner:
         if told is not None:
             counts[told] = counts.get(told, 0) + 1
     if not counts:
-        return Owner(library, "library", what)
+        return Owner(library, "place", what)
     (name, kind), number = max(counts.items(), key=lambda item: item[1])
     if 2 * number <= len(functions):
-        return Owner(library, "library", what)
+        return Owner(library, "place", what)
     return Owner(name, kind, f"{what}; {number} of {len(functions)} accesses looked at are in code of {name}")
 
 
