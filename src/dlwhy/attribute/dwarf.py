@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from dlwhy.attribute.evidence import Evidence
     from dlwhy.attribute.ledger import Variable
-    from dlwhy.elf.file import Elf
+    from dlwhy.elf.file import Elf, Section
     from dlwhy.view import View
 
 MISSING = "what is inside the big variables its debug information would tell: pip install pyelftools"
@@ -43,6 +43,9 @@ _BEFORE = 160
 """Bytes before a location in which its DIE begins."""
 _CALLS = 4_000_000
 """Calls that reading may take, some seconds: an honest file of 5 MB takes a thirtieth of that."""
+_COMPRESSED = 0x800
+"""SHF_COMPRESSED."""
+_PIECE = 1 << 22
 _HITS = 64
 """Places that are looked at for one variable."""
 _TLS_ADDRESS = (0x9B, 0xE0)
@@ -72,10 +75,14 @@ def insides(elf: Elf, evidence: Evidence, wanted: Sequence[Variable]) -> Insides
             continue
         if section.size > _LARGEST:
             return Insides({}, f"debug information of {section.size} bytes is not read")
+        split = any(one.name == ".debug_addr" for one in holder.sections)  # then perhaps the variables are elsewhere
+        told = bool(section.flags & _COMPRESSED) or _mentioned(holder, section, large)
+        if not told and not split:
+            continue
         try:
             from elftools.elf.elffile import ELFFile
         except ImportError:
-            return Insides({}, MISSING)
+            return Insides({}, MISSING if told else None)
         try:
             return _bounded(partial(_read, ELFFile, holder, large))
         except ElfError as error:
@@ -83,6 +90,17 @@ def insides(elf: Elf, evidence: Evidence, wanted: Sequence[Variable]) -> Insides
         except Exception as error:  # noqa: BLE001 -- of a library that raises what it likes on damaged bytes
             return Insides({}, f"debug information is not read: {holder.path}: {type(error).__name__} {error}".rstrip())
     return NOTHING
+
+
+def _mentioned(holder: Elf, section: Section, large: list[Variable]) -> bool:
+    """Whether the location of any of the variables stands in a section: compiled code may bring line tables only."""
+    order = "little" if holder.little else "big"
+    wanted = [re.escape(one) + rb"[\x9b\xe0]" for variable in large for one in _constants(variable.offset, order)]
+    pattern = re.compile(b"|".join(wanted), re.DOTALL)
+    return any(
+        pattern.search(holder.view.some(section.offset + at, min(_PIECE + 16, section.size - at)))
+        for at in range(0, section.size, _PIECE)
+    )
 
 
 def _bounded(work: Callable[[], Insides]) -> Insides:
