@@ -111,10 +111,11 @@ def test_facts_are_read_once(others: Others) -> None:
     assert {name.rpartition("/")[2] for name in mine} >= {"plugin.so", "libgood.so", "newer.node", "libarm.so"}
     assert max(count for name, count in mine.items() if "libbundled" not in name) == 1
     for system in run.systems:
-        assert max(system.objects.overlay.system.reads.values()) == 1
-        assert system.objects.own.held() == (set(), set())
-    kept = {number for system in run.systems for number in system.objects.system.held()[1]}
-    assert run.systems[0].objects.bindings.keys() <= kept
+        (tree,) = system.trees
+        assert max(tree.objects.overlay.system.reads.values()) == 1
+        assert tree.objects.own.held() == (set(), set())
+    kept = {number for system in run.systems for number in system.first.objects.system.held()[1]}
+    assert run.systems[0].first.objects.bindings.keys() <= kept
     run.close()
 
 

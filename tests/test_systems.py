@@ -42,7 +42,20 @@ def test_a_loader_of_musl(tmp_path: Path, others: Others) -> None:
     (tmp_path / "lib/ld-musl-x86_64.so.1").write_bytes(loader)
     (tmp_path / "lib/ld-musl-broken.so.1").write_bytes(b"no loader")
     (one,) = named([f"sysroot:{tmp_path}"], Files())
-    assert one.loaders == {(62, 2): "/lib/ld-musl-x86_64.so.1"}
+    assert one.first.loaders == {(62, 2): "/lib/ld-musl-x86_64.so.1"}
+
+
+def test_a_system_for_two_machines() -> None:
+    """What comes with dlwhy has a tree for each machine, read when a file of that machine is asked about."""
+    (one,) = named(["debian12"], Files())
+    assert one.machines == ("x86-64", "aarch64")
+    assert one.tree((62, 2)) is one.first is one.tree(None) is one.tree((8, 1))
+    assert one.trees == (one.first,)
+    assert one.tree((183, 2)) is one.tree((183, 2)) is not one.first
+    assert one.tree((183, 2)).loaders == {(183, 2): "/lib/ld-linux-aarch64.so.1"}
+    assert [tree.machines for tree in named(["all"], Files()) if tree.name == "musl"] == [("x86-64",)]
+    (alone,) = named(["debian12-aarch64"], Files())
+    assert alone.machines == ("aarch64",)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "L3": (
         "who calls dlopen, and whose bytes these are",
         (
-            "hosts", "hosts.known", "hosts.executable", "hosts.profile", "hosts.kept",
+            "hosts", "hosts.known", "hosts.executable", "hosts.packed", "hosts.held", "hosts.profile", "hosts.kept",
             "attribute", "attribute.rust_v0", "attribute.rust_legacy", "attribute.demangle_rust", "attribute.owners",
             "attribute.demangle", "attribute.ledger", "attribute.companions", "attribute.linker_map",
             "attribute.evidence", "attribute.variables", "attribute.triggers", "attribute.slots",

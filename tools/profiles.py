@@ -14,7 +14,6 @@ import shutil
 import sys
 import tempfile
 from base64 import b64decode, b64encode
-from itertools import pairwise
 from lzma import FORMAT_RAW, PRESET_EXTREME, compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,7 +21,7 @@ from zlib import compress as compressed
 from zlib import decompress
 
 from dlwhy.api import Host, Options
-from dlwhy.capturing import COMMON, Wanted, capture
+from dlwhy.capturing import Wanted, capture
 from dlwhy.elf.constants import (
     DT_GNU_HASH,
     DT_HASH,
@@ -38,11 +37,13 @@ from dlwhy.elf.constants import (
 from dlwhy.elf.file import Elf
 from dlwhy.errors import ElfError
 from dlwhy.files import Files
-from dlwhy.hosts.profile import LARGEST_PART, LZMA
+from dlwhy.hosts.held import LARGEST_PART, LZMA
+from tests.oracle.machines import TARGETS, emulator
 from tests.oracle.sysroots import Index, cache, make_root
+from tools.packing import Piece, Tables, pool_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 TARGET = Path(__file__).resolve().parent.parent / "src/dlwhy/profiles"
 LIMIT = 5_000_000
@@ -50,32 +51,32 @@ LIMIT = 5_000_000
 
 BASE = (
     "libc6 libc-bin libstdc\\+\\+6 libgcc-s1 libgomp1 libatomic1 zlib1g libcrypt1 libssl(1.1|3)(t64)? libexpat1 "
-    "libglib2.0-0(t64)? libx11-6 libxext6 libxrender1 libice6 libsm6 libgl1 python3 python3-minimal"
+    "libglib2.0-0(t64)? libx11-6 libxext6 libxrender1 libice6 libsm6 libgl1 python3 python3-minimal nodejs"
 )
-"""What libraries made for many systems need of each (PEP 600 and what compilers add), and Python."""
+"""What libraries made for many systems need of each (PEP 600 and what compilers add), Python and Node.js."""
+PROGRAMS = "/usr/bin/python3", "/usr/bin/node"
 WITHOUT = (
     r"libglx-mesa0|libgl1-mesa-dri|node-.*|perl.*|.*-(common|data|base)|mime.*|media-types|debconf.*|dpkg|tar"
     r"|install-info|openssl.*|ca-certificates|readline.*|netbase|tzdata|python3-(?!minimal).*|init.*|sensible.*"
     r"|libc-gconv.*|libpython3-stdlib|libpython3.*-stdlib"
 )
 """Packages that others depend on and that have no part in a load."""
-QUIET = ("/usr/share", "/usr/lib/python3", "/packages", "/usr/lib/x86_64-linux-gnu/gconv")
+QUIET = (
+    "/usr/share", "/usr/lib/python3", "/packages",
+    "/usr/lib/x86_64-linux-gnu/gconv", "/usr/lib/aarch64-linux-gnu/gconv",
+)  # fmt: skip
 """Directories that no loader looks into: what is in them is not told."""
 
 
-NAMES_ONLY = (
-    r"lib(gio|icu(test|tu|io)|memusage|pcprofile|mount|blkid|selinux|pcre2?|BrokenLocale|thread_db|c_malloc_debug"
-    r"|nss_.*|systemd|glib|gobject|gmodule|gthread)\b"
-)
-"""Libraries that are there and whose facts are left out: seldom needed, or by such only."""
 TABLES = (
     DT_HASH, DT_GNU_HASH, DT_SYMTAB, DT_STRTAB, DT_VERSYM, DT_VERDEF, DT_VERNEED, DT_RELA, DT_JMPREL,
 )  # fmt: skip
 BLOB = "shipped.bin"
+_MODELS = (3, 0, 2), (1, 3, 3), (4, 0, 0), (0, 0, 3), (0, 0, 0)
+"""lc, lp and pb of lzma that are tried: for text, for records of eight bytes, for columns."""
+_MUSL = "ld-musl-"
 _TOLD = re.compile(rb"musl libc \([^\0]*\n|Dynamic Program Loader|(?<=\0)[0-9]+\.[0-9]+\.[0-9]+(?=\0)")
 """What tells a loader of musl's and its release (loader.musl.releases, told)."""
-_LARGE = 1 << 16
-"""Bytes from which on tables are packed one by one; small ones fare better together."""
 
 
 class Source(NamedTuple):
@@ -86,27 +87,30 @@ class Source(NamedTuple):
     """Patterns of names, which spaces part."""
     programs: tuple[str, ...]
     """Programs that are hosts, by path."""
+    architecture: str = "amd64"
+    """Debian's name of the machine."""
 
 
 SOURCES = {
-    "debian11": Source("bullseye", BASE, ("/usr/bin/python3",)),
-    "debian12": Source("bookworm", f"{BASE} nodejs", ("/usr/bin/python3", "/usr/bin/node")),
-    "debian13": Source("trixie", BASE, ("/usr/bin/python3",)),
-    "debian-sid": Source("sid", f"{BASE} nodejs", ("/usr/bin/python3", "/usr/bin/node")),
+    "debian11": Source("bullseye", BASE, PROGRAMS),
+    "debian12": Source("bookworm", BASE, PROGRAMS),
+    "debian13": Source("trixie", BASE, PROGRAMS),
+    "debian-sid": Source("sid", BASE, PROGRAMS),
     "musl": Source("trixie", "musl", ()),
 }
-"""Name -> source. Node.js is in two of them: its tables of names have a megabyte, packed, in each."""
+SOURCES |= {f"{name}-aarch64": one._replace(architecture="arm64") for name, one in SOURCES.items() if one.programs}
+"""Name -> source. Of a system for several machines the names of the others end in the machine's. musl is modelled on
+x86-64 only."""
 
 
 def made(name: str, root: Path) -> dict[str, Any]:
     """Return the profile of a source, unpacked into `root`."""
     source = SOURCES[name]
-    index = Index(source.suite)
+    index = Index(source.suite, source.architecture)
     packages = index.closure(index.matching(source.packages), WITHOUT)
-    make_root(root, index, packages)
+    make_root(root, index, packages, emulator=_emulator(source) if "libc-bin" in packages else ())
     there = tuple(f"/{path.relative_to(root)}" for path in _directories(root))
-    common = tuple(one for one in COMMON if not re.match(NAMES_ONLY, one))
-    wanted = Wanted(common=common, facts=(*source.programs, *_loaders(root), *_libraries(root)), directories=there)
+    wanted = Wanted(facts=(*source.programs, *_loaders(root), *_libraries(root)), directories=there)
     profile = capture(Host.plain({}), Options(sysroot=str(root)), wanted)
     data = profile.data
     data["process"]["shell"] = {}
@@ -115,6 +119,15 @@ def made(name: str, root: Path) -> dict[str, Any]:
         _blank(data["files"], root, Files(str(root)).resolve(path))
     data["packages"] = {one: index.version(one) for one in sorted(packages)}
     return data
+
+
+def _emulator(source: Source) -> tuple[Path, ...]:
+    """What runs the ldconfig of another machine, which this machine's does not stand for. Raises `OSError`."""
+    qemu = TARGETS[source.architecture].qemu if source.architecture in TARGETS else None
+    found, why = emulator(qemu) if qemu is not None else (None, "")
+    if qemu is not None and found is None:
+        raise OSError(why)
+    return (found,) if found is not None else ()
 
 
 def _directories(root: Path) -> Iterator[Path]:
@@ -128,12 +141,12 @@ def _libraries(root: Path) -> list[str]:
     """What is in the directories of libraries, links left out."""
     found = sorted(path for place in ("usr/lib", "usr/lib/*-linux-*") for path in root.glob(f"{place}/*.so*"))
     kept = (path for path in found if path.is_file() and not path.is_symlink())
-    return [f"/{path.relative_to(root)}" for path in kept if not re.match(NAMES_ONLY, path.name)]
+    return [f"/{path.relative_to(root)}" for path in kept]
 
 
 def _loaders(root: Path) -> list[str]:
     """The loaders of other C libraries."""
-    return [f"/lib/{path.name}" for path in sorted((root / "lib").glob("ld-musl-*"))]
+    return [f"/lib/{path.name}" for path in sorted((root / "lib").glob(f"{_MUSL}*"))]
 
 
 def _blank(kept: dict[str, Any], root: Path, path: str) -> None:
@@ -167,48 +180,82 @@ class Blob:
         """Return (place, size) of a part, packed the way that makes it smallest."""
         found = self._places.get(piece)
         if found is None:
-            small = min((_small(piece, *one) for one in ((3, 0, 2), (1, 3, 3), (4, 0, 0), (0, 0, 3))), key=len)
+            small = min((_small(piece, *one) for one in _MODELS), key=len)
             found = self._places[piece] = len(self.data), len(small)
             self.data += small
         return found
 
 
 def _small(piece: bytes, lc: int, lp: int, pb: int) -> bytes:
-    return compress(piece, FORMAT_RAW, filters=[{**LZMA, "preset": 9 | PRESET_EXTREME, "lc": lc, "lp": lp, "pb": pb}])
+    reach = min(max(1 << len(piece).bit_length(), 1 << 12), LZMA["dict_size"])  # to have a large one ready takes long
+    how = {**LZMA, "dict_size": reach, "preset": 9 | PRESET_EXTREME, "lc": lc, "lp": lp, "pb": pb}
+    return compress(piece, FORMAT_RAW, filters=[how])
 
 
-def packed(data: dict[str, Any], blob: Blob, root: Path) -> str:
-    """Return a profile as text, its parts moved into the blob: table by table, for each is packed best by itself."""
-    files = Files(str(root))
+class Making(NamedTuple):
+    """A profile whose parts are still to be packed."""
+
+    data: dict[str, Any]
+    parts: dict[str, list[tuple[int, bytes]]]
+    """Path -> what is kept of the file, as (offset, bytes)."""
+    tables: dict[str, Tables]
+    """Path -> the tables of an object that has some to be packed."""
+
+
+def opened(data: dict[str, Any], root: Path) -> Making:
+    """Return a captured profile with its parts unpacked and its tables read."""
+    files, parts, tables = Files(str(root)), {}, {}
     for path, row in data["files"].items():
         if "parts" in row:
-            edges = _edges(files, path)
-            row["parts"] = [
-                [start, len(piece), *blob.add(piece)] for start, piece in _pieces(row["parts"], edges)
-            ]  # fmt: skip
-    files.close()
-    return json.dumps(data | {"blob": BLOB}, separators=(",", ":"), sort_keys=True) + "\n"
+            parts[path] = list(_joined(row["parts"]))
+            if _MUSL in path:  # whose model reads memory, not tables
+                continue
+            try:
+                tables[path] = Tables(Elf(files.open(path)), [(at, at + len(one)) for at, one in parts[path]])
+            except (ElfError, ValueError):  # no object, or one that is no ordinary one: kept as it is
+                continue
+    return Making(data, parts, tables)
 
 
-def _edges(files: Files, path: str) -> set[int]:
-    """Where in a file a table begins."""
-    try:
-        elf = Elf(files.open(path))
-        tags = elf.dynamic.tags if elf.dynamic is not None else {}
-    except ElfError:
-        return set()
-    places = [elf.offset_of(tags[tag]) for tag in TABLES if tag in tags]
-    return {place for place in places if place is not None}
+def family(path: str) -> str:
+    """What the same library of several systems has in common: its name up to where a release begins."""
+    return re.split(r"[-.0-9]", path.rpartition("/")[2])[0]
 
 
-def _pieces(parts: list[list[Any]], edges: set[int]) -> Iterator[tuple[int, bytes]]:
-    """The parts as (start, bytes): joined where they touch, cut at the edges and at the size of one part."""
-    for begin, data in _joined(parts):
-        edges = edges if len(data) > _LARGE else set()
-        cuts = sorted({begin, begin + len(data)} | {edge for edge in edges if begin < edge < begin + len(data)})
-        for start, end in pairwise(cuts):
-            for at in range(start, end, LARGEST_PART):
-                yield at, data[at - begin : min(at + LARGEST_PART, end) - begin]
+def packed(one: Making, blob: Blob, pools: dict[str, list[bytes]]) -> str:
+    """Return a profile as text, its parts moved into the blob."""
+    for path, parts in one.parts.items():
+        row, tables = one.data["files"][path], one.tables.get(path)
+        pieces: list[Piece] = []
+        if tables is not None:
+            pool = pools[family(path)]
+            names = b"\0".join(pool)
+            row["names"] = [*blob.add(names), len(names)]
+            pieces = list(tables.pieces(pool))
+        row["parts"] = sorted(_rows(parts, pieces, blob))
+    return json.dumps(one.data | {"blob": BLOB}, separators=(",", ":"), sort_keys=True) + "\n"
+
+
+def _rows(parts: list[tuple[int, bytes]], pieces: list[Piece], blob: Blob) -> Iterator[list[Any]]:
+    """What is kept of a file, as a profile has it: the tables, and the bytes between them as they are."""
+    for piece in pieces:
+        if piece.how:
+            yield [piece.start, piece.size, *blob.add(piece.data), len(piece.data), piece.how]
+        else:
+            yield from _cut(piece.start, piece.data, blob)
+    gone = sorted((piece.start, piece.start + piece.size) for piece in pieces)
+    for start, data in parts:
+        at, end = start, start + len(data)
+        for low, high in [*gone, (end, end)]:
+            yield from _cut(at, data[at - start : max(min(low, end) - start, 0)], blob)
+            at = max(at, high)
+
+
+def _cut(start: int, data: bytes, blob: Blob) -> Iterator[list[Any]]:
+    """Bytes as they are, in parts that a reader takes."""
+    for at in range(0, len(data), LARGEST_PART):
+        part = data[at : at + LARGEST_PART]
+        yield [start + at, len(part), *blob.add(part)]
 
 
 def _joined(parts: list[list[Any]]) -> Iterator[tuple[int, bytes]]:
@@ -224,24 +271,37 @@ def _joined(parts: list[list[Any]]) -> Iterator[tuple[int, bytes]]:
         yield start, bytes(pieces)
 
 
+def write(every: dict[str, Making], target: Path) -> None:
+    """Write profiles into an empty directory, and beside them what they have in common."""
+    blob, pools = Blob(), _pools(every.values())
+    for name, one in every.items():
+        before = len(blob.data)
+        text = packed(one, blob, pools)
+        (target / f"{name}.json").write_text(text, "ascii")
+        print(f"{name}: {len(text)} bytes, and {len(blob.data) - before} in {BLOB}")
+    (target / BLOB).write_bytes(blob.data)
+
+
+def _pools(every: Iterable[Making]) -> dict[str, list[bytes]]:
+    """The names of each family of objects, of all profiles."""
+    families: dict[str, list[Tables]] = {}
+    for one in every:
+        for path, tables in one.tables.items():
+            families.setdefault(family(path), []).append(tables)
+    return {name: pool_of(tables) for name, tables in families.items()}
+
+
 def main(argv: list[str] | None = None) -> int:
     """Write all profiles; 1 when they are too large."""
     argparse.ArgumentParser(prog="profiles", description=__doc__).parse_args(argv)
     work = Path(tempfile.mkdtemp(prefix="profiles-", dir=cache()))
-    blob, texts = Blob(), {}
     try:
-        for name in SOURCES:
-            before = len(blob.data)
-            text = packed(made(name, work / name), blob, work / name)
-            texts[name] = text
-            print(f"{name}: {len(text)} bytes, and {len(blob.data) - before} in {BLOB}")
+        every = {name: opened(made(name, work / name), work / name) for name in SOURCES}
+        shutil.rmtree(TARGET, ignore_errors=True)
+        TARGET.mkdir()
+        write(every, TARGET)
     finally:
         shutil.rmtree(work)
-    shutil.rmtree(TARGET, ignore_errors=True)
-    TARGET.mkdir()
-    for name, text in texts.items():
-        (TARGET / f"{name}.json").write_text(text, "ascii")
-    (TARGET / BLOB).write_bytes(blob.data)
     size = sum(path.stat().st_size for path in TARGET.iterdir())
     print(f"{size} bytes together, of {LIMIT} at most")
     return 1 if size > LIMIT else 0

@@ -28,7 +28,8 @@ from dlwhy.elf.relocs import Survey, relr, survey, tables
 from dlwhy.elf.tls import tls_relocations
 from dlwhy.errors import DlwhyError, UsageError
 from dlwhy.hosts.executable import is_program, standalone
-from dlwhy.hosts.profile import FORMAT, LARGEST_PART, SCHEMA, Profile
+from dlwhy.hosts.held import LARGEST_PART
+from dlwhy.hosts.profile import FORMAT, SCHEMA, Profile
 from dlwhy.loader.faults import Death, Fault, Unknown
 from dlwhy.loader.glibc import Glibc
 from dlwhy.loader.mapping import check_segments, verify

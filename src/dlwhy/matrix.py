@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dlwhy.hosts.executable import Program
     from dlwhy.loader.glibc import Glibc
     from dlwhy.question import Question
-    from dlwhy.systems import System
+    from dlwhy.systems import System, Tree
     from dlwhy.verdict import Run
 
 _WITHOUT_HOST = ("header", "map", "version", "property")
@@ -75,7 +75,8 @@ class Matrix:
     def close(self) -> None:
         """Give every descriptor back."""
         for one in self.systems:
-            one.objects.files.close()
+            for tree in one.trees:
+                tree.objects.files.close()
         self.files.close()
 
     def _refused(self, name: str, error: str) -> Row:
@@ -102,7 +103,8 @@ class Matrix:
             cells = tuple(self._cell(system, path, key, host, own) for system in self.systems)
         finally:
             for system in self.systems:
-                system.objects.leave()
+                for tree in system.trees:
+                    tree.objects.leave()
             self.files.close()
         machine = machine_name(*key) if key is not None else None
         if key is not None and all(cell.outcome is None and cell.error is None for cell in cells):
@@ -121,23 +123,24 @@ class Matrix:
             return None, False
 
     def _cell(self, system: System, path: str, key: tuple[int, int] | None, host: Host, own: Objects) -> Cell:
-        if not system.loaders:
+        tree = system.tree(key)
+        if not tree.loaders:
             wanted = MACHINES[key].interp if key in MACHINES else "loader of any machine that there is a row for"
             return _open(system, f"the loader: the system has no {wanted}")
-        if key is not None and key not in system.loaders:
+        if key is not None and key not in tree.loaders:
             told = f"{system.name} is for {', '.join(system.machines)}, the file for {machine_name(*key)}"
             return _open(system, told).but(outcome=None, kind=None, because=told)
         if "/" in path:
             real = self.files.resolve(path)
-            system.objects.examine(own, *dict.fromkeys((path, os.path.normpath(path), real)))
+            tree.objects.examine(own, *dict.fromkeys((path, os.path.normpath(path), real)))
         else:
-            system.objects.examine(own)
-        options = self.options.but(interp=system.loaders[key]) if key is not None else self.options
+            tree.objects.examine(own)
+        options = self.options.but(interp=tree.loaders[key]) if key is not None else self.options
         try:
-            program = self._program(system, host)
+            program = self._program(tree, host)
             if isinstance(program, str):
-                return self._stand_in(system, path, host, options, program)
-            question = ask_of([path], host, options, system.objects, program)
+                return self._stand_in(system, tree, path, host, options, program)
+            question = ask_of([path], host, options, tree.objects, program)
             return _cell(system, question, model(question))
         except UsageError:
             raise
@@ -146,24 +149,24 @@ class Matrix:
         except Unknown as unknown:
             return _open(system, str(unknown))
 
-    def _program(self, system: System, host: Host) -> Program | str | None:
+    def _program(self, tree: Tree, host: Host) -> Program | str | None:
         """The program of a host as the system has it, or what is missing; None for a host that is no program of it."""
         if host.kind != "executable":
             return None
         try:
             search = (host.env or {}).get("PATH") or DEFAULT_PATH
-            return executable.find(host.target, search, self.cwd, system.objects)
+            return executable.find(host.target, search, self.cwd, tree.objects)
         except UsageError:
             return f"its host: the system has no program {host.target}"
         except Unknown as unknown:
             return f"its host: {unknown}"
 
-    def _stand_in(self, system: System, path: str, host: Host, options: Options, gap: str) -> Cell:
+    def _stand_in(self, system: System, tree: Tree, path: str, host: Host, options: Options, gap: str) -> Cell:
         """What can be said without the host: what refuses the file in a C program of that system, whoever loads it.
 
         All else depends on what the host defines and has loaded, so that it stays undecided.
         """
-        question = ask_of([f"now:{path}"], host.but(kind="plain", target="plain"), options, system.objects)
+        question = ask_of([f"now:{path}"], host.but(kind="plain", target="plain"), options, tree.objects)
         run = model(question)
         cell = _cell(system, question, run)
         if cell.outcome == UNDECIDED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from dlwhy.elf.machine import MACHINES, machine, machine_name
 from dlwhy.errors import DlwhyError, UsageError
@@ -17,7 +18,7 @@ from dlwhy.question import surely_there
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from dlwhy.loader.bind import Binding
 
@@ -28,24 +29,50 @@ _USUAL = ("/lib", "/usr/lib", "/lib64", "/usr/lib64", "/lib32", "/usr/lib32")
 """Where loaders look by default whatever their binary says; with the multiarch directories of every machine."""
 
 
-class System:
-    """One system: a tree of files, and the machines that it has loaders for."""
+class Tree:
+    """One tree of files of a system, and the machines that it has loaders for."""
 
-    __slots__ = ("loaders", "name", "objects", "word")
+    __slots__ = ("loaders", "objects")
 
-    def __init__(self, name: str, word: str, files: Files, own: Files, bindings: dict[int, Binding]) -> None:
-        """`name` heads its column, `word` is what was written; `own` are the files of this machine."""
-        self.name = name
-        self.word = word
+    def __init__(self, files: Files, own: Files, bindings: dict[int, Binding]) -> None:
+        """`own` are the files of this machine."""
         objects = Objects(files)
         self.loaders: dict[tuple[int, int], str] = _loaders(objects)
-        """(e_machine, EI_CLASS) -> the path of the loader that the system has for it."""
+        """(e_machine, EI_CLASS) -> the path of the loader that it has for it."""
         self.objects = Beside(Overlay(files, own, _defaults(objects, self.loaders.values())), objects, bindings)
+
+
+class System:
+    """One system: a tree of files; or one for each machine, as the profiles that come with dlwhy are."""
+
+    __slots__ = ("_made", "_others", "first", "name", "word")
+
+    def __init__(self, name: str, word: str, first: Tree, others: dict[str, Callable[[], Tree]]) -> None:
+        """`name` heads its column, `word` is what was written; `others` are the trees of further machines by name."""
+        self.name = name
+        self.word = word
+        self.first = first
+        self._others = others
+        self._made: dict[str, Tree] = {}
 
     @property
     def machines(self) -> tuple[str, ...]:
         """The names of the machines that it has loaders for."""
-        return tuple(machine_name(*key) for key in self.loaders)
+        return (*(machine_name(*key) for key in self.first.loaders), *self._others)
+
+    @property
+    def trees(self) -> tuple[Tree, ...]:
+        """The trees that something was asked of."""
+        return (self.first, *self._made.values())
+
+    def tree(self, key: tuple[int, int] | None) -> Tree:
+        """Return the tree for files of a machine, (e_machine, EI_CLASS): the first for those of none, or of others."""
+        name = machine_name(*key) if key is not None and key not in self.first.loaders else None
+        if name is None or name not in self._others:
+            return self.first
+        if name not in self._made:
+            self._made[name] = self._others[name]()
+        return self._made[name]
 
 
 def _loaders(objects: Objects) -> dict[tuple[int, int], str]:
@@ -82,7 +109,8 @@ def _defaults(objects: Objects, loaders: Iterable[str]) -> frozenset[str]:
 
 def known() -> tuple[str, ...]:
     """Return the names of the systems that come with dlwhy, those with a number first."""
-    return tuple(sorted(shipped(), key=lambda name: name.replace("-", "~")))  # debian13, then debian-sid
+    names = {name for name in shipped() if not any(name.endswith(f"-{row.name}") for row in MACHINES.values())}
+    return tuple(sorted(names, key=lambda name: name.replace("-", "~")))  # debian13, then debian-sid
 
 
 def named(words: list[str], own: Files) -> list[System]:
@@ -91,16 +119,27 @@ def named(words: list[str], own: Files) -> list[System]:
     made: list[System] = []
     every = [one for word in words for one in (known() if word == ALL else (word,))]
     for word in dict.fromkeys(every):
-        name, files = _tree(word)
+        name, files = _files(word)
         if any(one.name == name for one in made):
             name = word
-        made.append(System(name, word, files, own, bindings))
+        made.append(System(name, word, Tree(files, own, bindings), _others(word, own, bindings)))
     if not made:
         raise UsageError("--on: it names no system")
     return made
 
 
-def _tree(word: str) -> tuple[str, Files]:
+def _others(word: str, own: Files, bindings: dict[int, Binding]) -> dict[str, Callable[[], Tree]]:
+    """Machine -> what makes its tree, of a system that comes with dlwhy for several."""
+    there, given = shipped(), word.removeprefix(_PROFILE)
+    names = {row.name: f"{given}-{row.name}" for row in MACHINES.values()} if given in there else {}
+    return {machine: partial(_of_machine, name, own, bindings) for machine, name in names.items() if name in there}
+
+
+def _of_machine(name: str, own: Files, bindings: dict[int, Binding]) -> Tree:
+    return Tree(KeptFiles(load(name)), own, bindings)
+
+
+def _files(word: str) -> tuple[str, Files]:
     """The name and the files of one system. Raises `UsageError`."""
     if word.startswith(_SYSROOT):
         root = word[len(_SYSROOT) :]
@@ -110,7 +149,7 @@ def _tree(word: str) -> tuple[str, Files]:
     if os.path.isdir(word):
         raise UsageError(f"--on {word}: a directory: write {_SYSROOT}{word}")
     given = word.removeprefix(_PROFILE)
-    if given not in known() and not os.path.exists(given):
+    if given not in shipped() and not os.path.exists(given):
         names = f"{', '.join(known())} come with dlwhy; " if known() else ""
         raise UsageError(
             f"--on {word}: no such system: {names}write {_SYSROOT}DIR for one unpacked, or a profile's path"

@@ -88,6 +88,14 @@ class View:
         """
         return [self.some(offset, size)]
 
+    def listed(self) -> tuple[int, list[bytes], bytes] | None:
+        """Return how the names of its symbols are kept; None of all but files that came along without hash tables.
+
+        It is (the first symbol that the hash table leads to, the names of the symbols from there on, sorted, the
+        string table in which st_name is a place).
+        """
+        return None
+
     def _fetch(self, offset: int, size: int) -> bytes:  # of a literal everything is in the head
         raise OutOfBounds(self.path, offset, f"{size} bytes wanted, but only {len(self.head)} are kept")
 

@@ -31,6 +31,7 @@ from tests.oracle.agreement import workshop
 from tests.oracle.libraries import shared_objects
 from tests.oracle.scenarios import FAMILIES, scenario
 from tests.oracle.sysroots import roots
+from tools.profiles import opened, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,20 +124,25 @@ def undecided(report: CheckReport) -> bool:
     return any("a fact is missing" in one and "profile " in one for one in said)
 
 
-def of_libraries(root: Path, paths: list[str]) -> Iterator[tuple[str, Pair]]:
-    """Ask of each library of a system, once of its files and once of one profile that has the tables of all."""
+def of_libraries(root: Path, paths: list[str], packed: bool = False) -> Iterator[tuple[str, Pair]]:
+    """Ask of each library of a system, once of its files and once of one profile that has the tables of all.
+
+    With `packed` that profile is packed as those that come with dlwhy are.
+    """
     sysroot = None if root == Path("/") else str(root)
     host = dlwhy.Host.plain({})
     with tempfile.TemporaryDirectory() as work:
         made = capture(host, Options(sysroot=sysroot), Wanted(facts=tuple(paths)))
-        profile = load(_profile(Path(work), made))
         print(f"{root}: {len(paths)} libraries, {len(made.text())} bytes")
+        if packed:
+            write({"profile": opened(made.data, root)}, Path(work))
+        profile = load(Path(work) / "profile.json" if packed else _profile(Path(work), made))
         for path in paths:
             try:
                 original = dlwhy.check([path], host, sysroot=sysroot)
             except DlwhyError:
                 continue
-            with nothing_but():
+            with nothing_but(work):
                 captured = dlwhy.check([path], dlwhy.Host.profile(profile))
             yield path, Pair(original, captured)
 
@@ -173,6 +179,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", type=int, default=None)
     parser.add_argument("--show", type=int, default=10, help="differences printed, of each row")
     parser.add_argument("--libraries", action="store_true")
+    parser.add_argument("--packed", action="store_true", help="--libraries in the form of the profiles of dlwhy's own")
     arguments = parser.parse_args(argv)
     seed = arguments.seed if arguments.seed is not None else secrets.randbelow(1 << 31)
     print(f"seed {seed}")
@@ -181,7 +188,7 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(root, str) or (arguments.loader and loader not in arguments.loader):
             continue
         if arguments.libraries:
-            for path, pair in of_libraries(root, sorted(shared_objects(root))):
+            for path, pair in of_libraries(root, sorted(shared_objects(root)), arguments.packed):
                 count.add(f"{loader} libraries", path, pair)
             continue
         for family in arguments.family or sorted(FAMILIES):

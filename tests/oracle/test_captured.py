@@ -72,13 +72,14 @@ def test_files_of_this_machine_in_a_profile(loader: str, made: Workshop) -> None
     assert equal >= 0.8 * sum(one.program is None for one in chosen)
 
 
+@pytest.mark.parametrize("packed", [False, True], ids=["captured", "packed"])
 @pytest.mark.parametrize("loader", LOADERS)
-def test_libraries_by_their_tables(loader: str) -> None:
-    """Libraries of which a profile keeps the tables have the same reports as the files."""
+def test_libraries_by_their_tables(loader: str, packed: bool) -> None:
+    """Libraries of which a profile keeps the tables have the same reports as the files, in either form."""
     root = root_of(loader)
     paths = sorted(shared_objects(root))
     count = 0
-    for path, pair in of_libraries(root, paths[:: max(len(paths) // LIBRARIES, 1)]):
+    for path, pair in of_libraries(root, paths[:: max(len(paths) // LIBRARIES, 1)], packed):
         assert difference(pair) is None, path
         count += 1
     assert count >= LIBRARIES // 2
@@ -103,5 +104,6 @@ def test_libraries_of_other_machines(machine: str) -> None:
     if root is None:
         pytest.skip(why)
     found = sorted(path for path in root.glob("usr/lib/*-linux-*/*.so*") if not path.is_symlink())
-    for path, pair in of_libraries(root, [f"/{one.relative_to(root)}" for one in found[::3]]):
+    paths = [f"/{one.relative_to(root)}" for one in found[::3]]
+    for path, pair in [*of_libraries(root, paths), *of_libraries(root, paths, True)]:
         assert difference(pair) is None, path

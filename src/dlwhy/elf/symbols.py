@@ -37,6 +37,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from array import array
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import Literal
 
     from dlwhy.elf.file import Elf
 
@@ -164,7 +165,8 @@ class DynamicSymbols:
 
     __slots__ = (
         "_bloom", "_buckets", "_budget", "_chain", "_chains_at", "_count", "_data", "_elf", "_ends", "_hash", "_heads",
-        "_hits", "_long", "_names", "_searched", "_shift", "_singles", "_symoffset", "_table", "astray",
+        "_hits", "_kept", "_long", "_names", "_places", "_searched", "_shift", "_singles", "_symoffset", "_table",
+        "astray",
     )  # fmt: skip
 
     def __init__(self, elf: Elf) -> None:
@@ -172,6 +174,8 @@ class DynamicSymbols:
         self._data: bytes | None = None
         self._table: bytes | None = None
         self._names: bytes | None = None
+        self._kept: tuple[int, list[bytes], bytes] | Literal[False] | None = False
+        self._places: dict[bytes, int] | None = None
         self._singles = 0
         self._long: dict[int, bytes] = {}
         self._budget: int | None = None
@@ -192,6 +196,28 @@ class DynamicSymbols:
         self._searched: set[bytes] = set()
         tags = elf.dynamic.tags if elf.dynamic else {}
         self._hash = DT_GNU_HASH if DT_GNU_HASH in tags else DT_HASH if DT_HASH in tags else 0
+
+    # -- names that a captured file keeps without their hash table -----------------------------------------------
+
+    def _listed(self) -> tuple[int, list[bytes], bytes] | None:
+        """As `View.listed` has them."""
+        if self._kept is False:
+            self._kept = self._elf.view.listed()
+        return self._kept
+
+    def _in_list(self, first: int, names: list[bytes], wanted: Iterable[bytes]) -> dict[bytes, tuple[int, ...]]:
+        """Return name -> indexes of the symbols in a sorted list, for those that are in it."""
+        found = {}
+        size = len(names)
+        places = self._places
+        if places is None:
+            places = self._places = dict(zip(reversed(names), range(size - 1, -1, -1), strict=True))
+        for name in filter(places.__contains__, wanted):
+            at = end = places[name]
+            while end < size and names[end] == name:
+                end += 1
+            found[name] = tuple(range(first + at, first + end))
+        return found
 
     # -- size and raw bytes --------------------------------------------------------------------------------------
 
@@ -214,6 +240,9 @@ class DynamicSymbols:
         elf, tags = self._elf, self._tags()
         if DT_SYMTAB not in tags:
             return 0
+        listed = self._listed()
+        if listed is not None:
+            return listed[0] + len(listed[1])
         limit = elf.view.size // elf.layout.sym.size
         if DT_HASH in tags:
             try:
@@ -288,15 +317,21 @@ class DynamicSymbols:
 
         Raises `ElfError` where the table leaves the file.
         """
+        listed = self._listed()
+        if listed is not None:
+            return listed[0], self.count
         if self._hash != DT_GNU_HASH or not self._load_chain() or self._chains_at:
             return 0, 0
         return self._symoffset, min(self._symoffset + len(self._load_chain()), self.count)
 
-    def hashed_as(self, words: frozenset[int]) -> list[int]:
+    def hashed_as(self, words: frozenset[int], names: Callable[[], Iterable[bytes]]) -> list[int]:
         """Return which of the `hashed` symbols have one of these words, as `chain_words` makes them, in their chain.
 
-        Raises `ElfError` where the table leaves the file.
+        `names` returns the names that the words were made of. Raises `ElfError` where the table leaves the file.
         """
+        listed = self._listed()
+        if listed is not None:
+            return sorted(index for places in self._in_list(*listed[:2], names()).values() for index in places)
         first, end = self.hashed
         return list(compress(range(first, end), map(words.__contains__, self._load_chain()))) if end > first else []
 
@@ -305,6 +340,8 @@ class DynamicSymbols:
 
         Raises `ElfError` where the table leaves the file.
         """
+        if self._listed() is not None:
+            return {index for index, _ in places}
         chain, first, buckets, bloom = self._load_chain(), self._symoffset, self._buckets, self._bloom
         number, mask, bits, shift = len(buckets), len(bloom) - 1, 8 * self._elf.layout.word_size, self._shift & 31
         ends, last_of = self._ends, self._last_of
@@ -334,6 +371,10 @@ class DynamicSymbols:
     def names(self) -> bytes:
         """DT_STRTAB, as long as DT_STRSZ says and the file allows."""
         if self._names is None:
+            listed = self._listed()
+            if listed is not None:
+                self._names = listed[2]
+                return self._names
             tags = self._tags()
             self._names = self._elf.around(tags[DT_STRTAB], tags.get(DT_STRSZ, 0)) if DT_STRTAB in tags else b""
         return self._names
@@ -386,7 +427,8 @@ class DynamicSymbols:
         """
         dynamic = self._elf.dynamic
         self._singles += 1
-        if self._table is None and self._names is None and dynamic is not None and self._singles <= _FEW:
+        few = self._table is None and self._names is None and self._singles <= _FEW
+        if few and dynamic is not None and self._listed() is None:
             name, value, size, info, other, shndx = self._ordered(self._at(index))
             return Symbol(index, dynamic.raw_string(name), value, size, info, other, shndx)
         name, value, size, info, other, shndx = self.fields(index)
@@ -435,6 +477,9 @@ class DynamicSymbols:
         tables. A last index of -1 says that the walk for this name goes on to what `astray` tells. Raises `ElfError`
         where the table leaves the file.
         """
+        listed = self._listed()
+        if listed is not None:
+            return self._in_list(*listed[:2], hashes)
         if self._hash == DT_GNU_HASH:
             return self._join(hashes, words)
         searched = self._searched

@@ -22,6 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from dlwhy.hosts.packed import Listed
     from dlwhy.hosts.profile import Profile
 
 FILE, PROGRAM, SET_USER_ID, DIRECTORY, OTHER = "file", "program", "set-user-ID", "directory", "other"
@@ -40,17 +41,18 @@ class Place(Record):
 class KeptView(View):
     """One kept file: its size and the parts of it that are kept, decoded when they are read."""
 
-    __slots__ = ("_ends", "_identity", "_place", "_profile", "_starts")
+    __slots__ = ("_ends", "_held", "_identity", "_place", "_profile", "_starts")
 
     def __init__(self, path: str, place: str, profile: Profile) -> None:
         """Raises `Unknown` when the profile holds nothing of the file, or damaged bytes."""
         super().__init__(path, b"")
-        self._profile = profile
+        self._profile = profile.name
+        self._held = held = profile.held
         self._place = place
-        self._identity = -1, profile.number(place)
-        self.size, self._starts, self._ends = profile.extent(place)
+        self._identity = -1, held.number(place)
+        self.size, self._starts, self._ends = held.extent(place)
         if self._starts and self._starts[0] == 0:
-            self.head = profile.part(place, 0)
+            self.head = held.part(place, 0)
         elif self.size:
             self._lacks(0, 1)
 
@@ -59,7 +61,7 @@ class KeptView(View):
         return self._identity
 
     def around(self, mark: bytes, offset: int, size: int, whole: bool = False) -> list[bytes]:  # noqa: D102 -- as in View
-        if mark not in self._profile.marks(self._place):
+        if mark not in self._held.marks(self._place):
             self._lacks(offset, size)
         end = min(offset + size, self.size)
         found = [self._fetch(start, stop - start) for start, stop in self._runs(offset, end)]
@@ -69,6 +71,9 @@ class KeptView(View):
         if with_mark and len(with_mark[0]) < end - offset:
             self._lacks(offset, size)
         return with_mark
+
+    def listed(self) -> Listed | None:  # noqa: D102 -- as in View
+        return self._held.listed(self._place)
 
     def _runs(self, offset: int, end: int) -> list[tuple[int, int]]:
         """The ranges from `offset` to `end` that are kept, those joined that touch."""
@@ -90,14 +95,14 @@ class KeptView(View):
             if number < 0 or number >= len(self._starts) or not self._starts[number] <= at < self._ends[number]:
                 self._lacks(at, end - at)
             start, stop = self._starts[number], min(end, self._ends[number])
-            found.append(self._profile.part(self._place, number)[at - start : stop - start])
+            found.append(self._held.part(self._place, number)[at - start : stop - start])
             at = stop
             number += 1
         return found[0] if len(found) == 1 else b"".join(found)
 
     def _lacks(self, offset: int, size: int) -> NoReturn:
         what = f"what stands in {self._place} from {offset:#x} on ({size} bytes)"
-        raise Unknown(f"{what}: {self._profile.name} does not hold it")
+        raise Unknown(f"{what}: {self._profile} does not hold it")
 
 
 class KeptFiles(Files):
@@ -214,7 +219,7 @@ class KeptFiles(Files):
             return view
         if place.kind == OTHER:
             raise Unknown(f"what reading {path} would give, which is no regular file", "header")
-        refused = self._profile.refused(place.path)
+        refused = self._profile.held.refused(place.path)
         if refused:
             raise _failed(path, refused)
         return KeptView(path, place.path, self._profile)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from dlwhy.errors import DlwhyError, FilesError, ProfileError, UsageError
+from dlwhy.errors import FilesError, ProfileError, UsageError
 from dlwhy.files import Files
 from dlwhy.loader.faults import Unknown
 
@@ -18,16 +18,12 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from dlwhy.hosts.executable import Program
-    from dlwhy.view import View
+    from dlwhy.hosts.held import Held
 
 SCHEMA = 1
 FORMAT = "dlwhy profile"
 _LARGEST_FILE = 1 << 29
 """Bytes of a profile that are read at most."""
-LARGEST_PART = 1 << 23
-"""Bytes that one part of a file makes at most."""
-LZMA = {"id": 0x21, "dict_size": LARGEST_PART}
-"""How parts in a blob are packed: FILTER_LZMA2 of lzma."""
 _DIRECTORY = "profiles"
 _KINDS = ("file", "program", "set-user-ID", "directory", "other")
 
@@ -122,8 +118,7 @@ class Profile:
     """One profile: what it says, and what was decoded of it. `text()` is the file, `data` its JSON object."""
 
     __slots__ = (
-        "_beside", "_blob", "_decoded", "_directories", "_files", "_numbers", "_parts", "_process", "_same", "_tree",
-        "data", "kernel", "name",
+        "_beside", "_directories", "_files", "_held", "_process", "_tree", "data", "kernel", "name",
     )  # fmt: skip
 
     def __init__(self, name: str, data: dict[str, Any], beside: str | None = None) -> None:
@@ -143,12 +138,8 @@ class Profile:
         if not all(type(text) is str for text in self.kernel.values()):
             self._wrong("kernel")
         self._directories: dict[str, tuple[dict[str, str], bool]] = {}
-        self._parts: dict[str, list[tuple[int, int, Any]]] = {}
         self._beside = beside
-        self._blob: View | None = None
-        self._decoded: dict[tuple[str, int], bytes] = {}
-        self._numbers: dict[str, int] = {}
-        self._same: dict[str, str] | None = None
+        self._held: Held | None = None
 
     def text(self) -> str:
         """The profile as a file has it: JSON, one line for each file that it describes."""
@@ -252,107 +243,17 @@ class Profile:
         """Return what to raise for what is not as it must be."""
         return Unknown(f"what is in {path}: that part of {self.name} is damaged")
 
-    # -- the bytes of files --------------------------------------------------------------------------------------
-
-    def number(self, place: str) -> int:
-        """Return a number that only paths of the same file share."""
-        if self._same is None:
-            groups = self.data.get("same", [])
-            try:
-                self._same = {one: group[0] for group in groups for one in group}
-            except (TypeError, IndexError, KeyError):
-                raise self.damaged(place) from None
-        first = self._same.get(place, place)
-        return self._numbers.setdefault(first, len(self._numbers) + 1)
-
-    def _row(self, place: str) -> dict[str, Any]:
-        row = self._files.get(place)
-        if row is None:
-            raise Unknown(f"what is in {place}: {self.name} has its name only, no facts", "header")
-        if type(row) is not dict:
-            raise self.damaged(place)
-        return row
+    # -- the files -----------------------------------------------------------------------------------------------
 
     def holds(self, place: str) -> bool:
         """Whether there are facts of a file, and not only its name."""
         return place in self._files
 
-    def refused(self, place: str) -> int:
-        """Return the errno with which the file could not be opened, or 0. Raises `Unknown` for one without facts."""
-        number = self._row(place).get("errno", 0)
-        return number if type(number) is int and 0 < number < 4096 else 0
+    @property
+    def held(self) -> Held:
+        """What it has of its files."""
+        if self._held is None:
+            from dlwhy.hosts.held import Held
 
-    def marks(self, place: str) -> frozenset[bytes]:
-        """Return the marks that were looked for in a file: where they stand is kept. Raises `Unknown`."""
-        try:
-            return frozenset(one.encode("latin-1") for one in self._row(place).get("marks", ()))
-        except (AttributeError, TypeError, UnicodeEncodeError):
-            raise self.damaged(place) from None
-
-    def extent(self, place: str) -> tuple[int, list[int], list[int]]:
-        """Return (size, starts, ends) of a file and its kept parts, in bytes. Raises `Unknown`."""
-        size = self._row(place).get("size")
-        parts = self._parts.get(place)
-        if parts is None:
-            parts = self._parts[place] = self._ranges(place, size)
-        assert type(size) is int
-        return size, [part[0] for part in parts], [part[0] + part[1] for part in parts]
-
-    def _ranges(self, place: str, size: Any) -> list[tuple[int, int, Any]]:
-        parts: list[tuple[int, int, Any]] = []
-        rows = self._row(place).get("parts")
-        if type(size) is not int or not 0 <= size < 1 << 63 or type(rows) is not list:
-            raise self.damaged(place)
-        end = 0
-        for row in rows:
-            if type(row) is not list or [type(one) for one in row[:2]] != [int, int] or len(row) not in (3, 4):
-                raise self.damaged(place)
-            start, length = row[:2]
-            if start < end or not 0 < length <= LARGEST_PART or start + length > size:
-                raise self.damaged(place)
-            parts.append((start, length, row[2] if len(row) == 3 else row[2:]))
-            end = start + length
-        return parts
-
-    def part(self, place: str, number: int) -> bytes:
-        """Return the bytes of one part of a file, decoded once. Raises `Unknown` for a damaged one."""
-        found = self._decoded.get((place, number))
-        if found is None:
-            _, size, source = self._parts[place][number]
-            data = self._inflated(place, size, source) if type(source) is str else self._from_blob(place, size, source)
-            if len(data) != size:
-                raise self.damaged(place)
-            found = self._decoded[place, number] = data
-        return found
-
-    def _inflated(self, place: str, size: int, text: str) -> bytes:
-        """What a text makes: base64 of a zlib stream. Never more than one byte too many."""
-        from binascii import Error, a2b_base64
-        from zlib import decompressobj
-        from zlib import error as ZlibError  # noqa: N812 -- a class
-
-        unpacker = decompressobj()
-        try:
-            data = unpacker.decompress(a2b_base64(text), size + 1)
-        except (Error, ValueError, ZlibError):
-            raise self.damaged(place) from None
-        return data if unpacker.eof else b""
-
-    def _from_blob(self, place: str, size: int, source: Any) -> bytes:
-        """What a range of the blob makes: LZMA2 without a header. Never more than one byte too many."""
-        try:
-            from _lzma import FORMAT_RAW, LZMADecompressor, LZMAError
-        except ImportError:
-            raise Unknown(f"what is in {place}: this Python was built without lzma, which {self.name} needs") from None
-        name = self.data.get("blob")
-        if self._beside is None or type(name) is not str or "/" in name or [type(one) for one in source] != [int, int]:
-            raise self.damaged(place)
-        try:
-            if self._blob is None:
-                self._blob = Files().open(f"{self._beside or '.'}/{name}")
-            packed = self._blob.read(*source)
-            unpacker = LZMADecompressor(FORMAT_RAW, filters=[LZMA])
-            data: bytes = unpacker.decompress(packed, size + 1)
-        except (DlwhyError, LZMAError, EOFError):
-            raise self.damaged(place) from None
-        return data
+            self._held = Held(self, self._files, self._beside)
+        return self._held

@@ -25,7 +25,7 @@ from dlwhy.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
     from dlwhy.elf.file import Elf
     from dlwhy.elf.machine import Machine
@@ -410,10 +410,16 @@ class _Offers:
         together: dict[bytes, int] = {}
         left = set(wanted)
         words = chain_words({key: self.tables.hashes[key] for key in wanted})
+        names: list[bytes] = []
+
+        def wanted_names() -> list[bytes]:
+            names[:] = names or [key.partition(b"@")[0] for key in wanted]
+            return names
+
         for place, (one, identity) in enumerate(self.providers):
             table = self.tables.definitions.get(identity)
             if table is None:
-                table = _definitions(one, self.machine, words)
+                table = _definitions(one, self.machine, words, wanted_names)
             taken = self._taken(one, identity, left & table.keys(), table)
             together.update(dict.fromkeys(taken, place))
             left -= taken
@@ -459,17 +465,22 @@ class _Offers:
         return hits
 
 
-def _definitions(one: LinkMap, machine: Machine, words: frozenset[int] | None = None) -> dict[bytes, int]:
+def _definitions(
+    one: LinkMap,
+    machine: Machine,
+    words: frozenset[int] | None = None,
+    wanted: Callable[[], Iterable[bytes]] = tuple,
+) -> dict[bytes, int]:
     """Return NAME or NAME@VERSION -> symbol index of what is a definition for that very reference, beyond doubt.
 
     What is not here may be one all the same: a base version for any, say, or the only one there is. With `words`, as
-    `chain_words` makes them, only what DT_GNU_HASH has one of them for. Empty for tables that are not of this machine's
-    own byte order and width. Raises `ElfError` where a table leaves the file.
+    `chain_words` makes them of the `wanted` names, only what DT_GNU_HASH has one of them for. Empty for tables that
+    are not of this machine's own byte order and width. Raises `ElfError` where a table leaves the file.
     """
     elf = one.elf
     assert elf is not None
     symbols = elf.symbols
-    chosen: Sequence[int] = range(*symbols.hashed) if words is None else symbols.hashed_as(words)
+    chosen: Sequence[int] = range(*symbols.hashed) if words is None else symbols.hashed_as(words, wanted)
     table = symbols.columns if words is None else symbols.rows(chosen)
     if not chosen or table is None:
         return {}
