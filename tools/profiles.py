@@ -205,10 +205,11 @@ class Making(NamedTuple):
 def opened(data: dict[str, Any], root: Path) -> Making:
     """Return a captured profile with its parts unpacked and its tables read."""
     files, parts, tables = Files(str(root)), {}, {}
+    musl = data["libc"].startswith("musl ")  # whose model reads memory as it finds it, hash tables too
     for path, row in data["files"].items():
         if "parts" in row:
             parts[path] = list(_joined(row["parts"]))
-            if _MUSL in path:  # whose model reads memory, not tables
+            if musl:
                 continue
             try:
                 tables[path] = Tables(Elf(files.open(path)), [(at, at + len(one)) for at, one in parts[path]])
