@@ -209,7 +209,7 @@ class Process:
                 ) from None  # fmt: skip
             raise Fault(
                 "not-found", "search", "cannot open shared object file", name, missing.errno, needed_by=asker,
-                because=_why_missing(missing),
+                because=_why_missing(missing, self.finder, self.machine.name),
             ) from None  # fmt: skip
         except Fault as fault:
             self.searches.append(SearchRecord(name, asker, None, "broken", ()))
@@ -501,12 +501,16 @@ class Process:
         return found
 
 
-def _why_missing(missing: Missing) -> str:
+def _why_missing(missing: Missing, finder: Finder, own: str) -> str:
     skipped = [attempt for attempt in missing.attempts if attempt.result == "wrong machine"]
+    its = finder.machine_of(skipped[0].path) if skipped else own
+    another = "for another machine"
+    if its != own:  # else its flags differ
+        another += f", {its} instead of {own}"
     if "/" in missing.name:
-        return f"{missing.name} is for another machine" if skipped else f"{missing.name} cannot be opened"
+        return f"{missing.name} is {another}" if skipped else f"{missing.name} cannot be opened"
     places = len(missing.attempts)
     if skipped:
-        passed_over = f"{skipped[0].path} is for another machine and was passed over"
+        passed_over = f"{skipped[0].path} is {another}, and was passed over"
         return f"{passed_over}; nothing else was found in {places} places tried"
     return f"no file of that name in {places} places tried"

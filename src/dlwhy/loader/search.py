@@ -442,6 +442,13 @@ class Finder:
                 return elsewhere
         raise self._missing(name, attempts)
 
+    def machine_of(self, path: str) -> str:
+        """What a file that was passed over for its machine is for, as a sentence says it."""
+        from dlwhy.elf.machine import machine_name
+
+        head = self._objects.view(self.absolute(path)).head
+        return machine_name(int.from_bytes(head[18:20], "big" if head[5] == 2 else "little"), head[4])
+
     def _missing(self, name: str, attempts: list[Attempt]) -> Missing:
         other_class = any(attempt.result == _OTHER_CLASS for attempt in attempts)
         return Missing(name, attempts, self.open_error, other_class)
