@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.real_hosts import need
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 SCRIPT = ROOT / "examples/run.py"
 EXAMPLES = re.findall(r'(?m)^    "([\w-]+)": "[\w/-]+\.py",$', SCRIPT.read_text("utf-8"))
@@ -65,3 +67,15 @@ def test_no_such_example() -> None:
     done = run("nonsense")
     assert done.returncode == 2
     assert "no example nonsense" in done.stderr
+
+
+def test_what_is_built_has_a_name_without_a_digest(tmp_path: Path) -> None:
+    """So that a page can name it; it leads to what was built for the sources as they are."""
+    need("gcc")
+    script = ROOT / "examples/ways-to-fail/ways.py"
+    env = {**os.environ, "DLWHY_CACHE": str(tmp_path)}
+    done = subprocess.run([sys.executable, script, "pie"], capture_output=True, text=True, check=False, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    named = tmp_path / "examples/ways-to-fail-pie"
+    assert re.fullmatch(r"ways-to-fail-pie-[0-9a-f]{12}", str(named.readlink()))
+    assert (named / "pie.so").exists()
