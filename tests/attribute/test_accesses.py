@@ -164,6 +164,35 @@ def test_models_by_variable(tmp_path: Path) -> None:
     assert [(user.owner, user.accesses) for user in one.users] == [("source.c", 4)] or one.users[0].accesses == 4
 
 
+LOCAL_DYNAMIC = """
+static __thread int first; static __thread long second[40]; static __thread char third[9]; static __thread short never;
+int one(void) { return ++first; }
+long two(int i) { return second[i] + ++first; }
+char *three(int i) { return i ? third : (char *)second; }
+char *four(int i) { char *r = 0; while (i-- > 0) r = three(i) + second[i & 7]++; return r; }
+short *unused(void) { return &never; }
+"""
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("level", ["-O0", "-O1", "-O2", "-Os"])
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_local_dynamic_by_variable(tmp_path: Path, compiler: str, level: str) -> None:
+    """The variables behind local-dynamic accesses are those that the object's DTPOFF relocations name, all of them."""
+    model = (level, "-fPIC", "-ftls-model=local-dynamic")
+    object_ = made(tmp_path, "part.o", LOCAL_DYNAMIC, compiler, *model, "-c")
+    told = subprocess.run(["readelf", "-rsW", str(object_)], capture_output=True, text=True, check=True).stdout
+    places = {int(value, 16): name for value, name in re.findall(r"(?m): (\w+) +\d+ TLS .* (\w+)$", told)}
+    by_section = re.findall(r"R_X86_64_DTPOFF(?:32|64) +\w+ +(\S+) \+ (\w+)", told)
+    expected = {name if not name.startswith(".") else places[int(addend, 16)] for name, addend in by_section}
+    assert {"first", "second", "third"} <= expected
+    library = tmp_path / "lib.so"
+    subprocess.run([compiler, "-shared", "-o", str(library), str(object_)], check=True, capture_output=True)
+    found = {one.variable: one.sites for one in billed(library).accesses if one.model == "local-dynamic offset"}
+    assert found.keys() == expected
+    assert all(found.values())
+
+
 def test_innocent_accesses_of_gnu_ld_are_marked(tmp_path: Path) -> None:
     """GNU ld makes initial-exec of general-dynamic accesses to the same variable: those are told as rewritable."""
     text = """
@@ -249,7 +278,8 @@ def test_rust_cdylib(tmp_path: Path) -> None:
     library = made(tmp_path, "librust.so", RUST, "rustc", "--crate-type", "cdylib", "-C", "opt-level=2")
     found = billed(library)
     assert found.triggers == ()
-    assert {one.model for one in found.accesses} <= {"general-dynamic", "local-dynamic", "TLSDESC"} and found.accesses
+    dynamic = {"general-dynamic", "local-dynamic", "local-dynamic offset", "TLSDESC"}
+    assert {one.model for one in found.accesses} <= dynamic and found.accesses
     agree(str(library))
 
 

@@ -12,7 +12,9 @@ from dlwhy.attribute.functions import locate
 from dlwhy.attribute.owners import FOREIGN, RUNTIME, Owner, names, owner, package, shown
 from dlwhy.attribute.sites import MODELS
 from dlwhy.attribute.slots import TPOFF
+from dlwhy.attribute.touched import MOST_SITES, displacements
 from dlwhy.attribute.triggers import Part
+from dlwhy.elf.machine import EM_X86_64
 from dlwhy.record import Record
 
 TYPE_CHECKING = False
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 SHOWN = 100
 """Functions that are named for one trigger; of the others only the number is told."""
+OFFSET = "local-dynamic offset"
+"""Model of a variable behind a local-dynamic access, which is counted by itself."""
 PANICS = "panic locations in its code, which may be inlined"
 """Evidence for the owner of a function that nothing names."""
 
@@ -43,9 +47,9 @@ class Access(Record):
     offset: int | None
     """Bytes from the start of the segment, as the slot or the instruction says; None for another module's variable."""
     model: str
-    """initial-exec, TLSDESC, general-dynamic, local-dynamic or local-exec."""
+    """initial-exec, TLSDESC, general-dynamic, local-dynamic, local-exec, or "local-dynamic offset" (`OFFSET`)."""
     sites: int
-    """Places in the code."""
+    """Places in the code; of `OFFSET` the local-dynamic accesses from which the code goes on to this variable."""
     rewritable: int
     """Of initial-exec: places that GNU ld writes for general-dynamic and TLSDESC accesses too."""
 
@@ -186,8 +190,11 @@ def _whose(function: Function | None, library: str, files: dict[int, Source]) ->
     return owner(function.name, function.unit, function.source, library)
 
 
-def accesses(found: Sites, variables: Variables) -> tuple[Access, ...]:
-    """Return by which models each variable is reached, the object's own by offset first, then other modules'."""
+def accesses(elf: Elf, found: Sites, variables: Variables) -> tuple[Access, ...]:
+    """Return by which models each variable is reached, the object's own by offset first, then other modules'.
+
+    Behind local-dynamic accesses, which all variables share, the code is followed to the variables that it goes on to.
+    """
     models: dict[tuple[str | None, int | None, bool], dict[str, int]] = {}
     size = variables.ledger.memsz
     for site in found.found:
@@ -200,6 +207,8 @@ def accesses(found: Sites, variables: Variables) -> tuple[Access, ...]:
             key = _direct(site.slot, variables, size)
         counts = models.setdefault(key, {})
         counts[site.model] = counts.get(site.model, 0) + 1
+    for key, number in _behind(elf, found, variables, size).items():
+        models.setdefault(key, {})[OFFSET] = number
     symbols = {key: _written(key, variables) for key in models}
     titles = names({name for name in symbols.values() if name})
     result = []
@@ -211,10 +220,25 @@ def accesses(found: Sites, variables: Variables) -> tuple[Access, ...]:
         whose, title = _owner(key, variables), titles[written] if written else None
         result += [
             Access(whose, title, key[1], model, counts[model], unsure if model == "initial-exec" else 0)
-            for model in MODELS
+            for model in (*MODELS, OFFSET)
             if model in counts
         ]
     return tuple(sorted(result, key=lambda one: (one.offset is None, one.offset or 0, one.variable or "", -one.sites)))
+
+
+def _behind(
+    elf: Elf, found: Sites, variables: Variables, size: int
+) -> dict[tuple[str | None, int | None, bool], int]:
+    """Return target -> how many local-dynamic accesses the code goes on from to this variable."""
+    places = [site.address for site in found.found if site.model == "local-dynamic"]
+    result: dict[tuple[str | None, int | None, bool], int] = {}
+    if not places or len(places) > MOST_SITES or elf.machine != EM_X86_64:
+        return result
+    for address in places:
+        reached = {_direct(offset, variables, size) for offset in displacements(elf, address) if 0 <= offset < size}
+        for key in reached:
+            result[key] = result.get(key, 0) + 1
+    return result
 
 
 def _owner(key: tuple[str | None, int | None, bool], variables: Variables) -> str | None:

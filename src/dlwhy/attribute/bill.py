@@ -115,7 +115,7 @@ def _with_code(made: Bill, elf: Elf, variables: Variables, evidence: Evidence, f
     if found.missing is not None:
         return made.but(notes=(*made.notes, f"the accesses behind the relocations are not counted: {found.missing}"))
     forced = explained(elf, made.triggers, found, variables.library, evidence.but(map=variables.map))
-    return made.but(triggers=forced, accesses=accesses(found, variables), searched=found.searched)
+    return made.but(triggers=forced, accesses=accesses(elf, found, variables), searched=found.searched)
 
 
 def models(elf: Elf) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dlwhy.attribute.accesses import OFFSET
 from dlwhy.attribute.owners import RUNTIME
 from dlwhy.elf.constants import DF_1_PIE, DF_STATIC_TLS, DT_FLAGS, ET_DYN
 from dlwhy.elf.tls import tls_relocations
@@ -48,7 +49,7 @@ def _useless(bill: Bill) -> Iterator[tuple[str, str]]:
     if crates and not crates & forced:
         counts: dict[str, int] = {}
         for access in bill.accesses:
-            if access.owner in crates or access.model == "local-dynamic":
+            if access.model == "local-dynamic" or (access.owner in crates and access.model != OFFSET):
                 counts[access.model] = counts.get(access.model, 0) + access.sites
         already = ", ".join(f"{number} {model}" for model, number in sorted(counts.items(), key=lambda c: -c[1]))
         yield (
