@@ -305,6 +305,7 @@ def exhaust(view: RecordedView, question: Question) -> None:
         lambda: (isa_and_needed(elf, True), isa_and_needed(elf, False)),
         lambda: standalone(elf) if is_program(elf) else None,
         lambda: _attribution(elf) if elf.tls is not None or tls_relocations(elf).tpoff else None,
+        lambda: _hidden(elf, view),
     )
     for attempt in attempts:
         try:
@@ -349,3 +350,12 @@ def _attribution(elf: Elf) -> None:
 
     bill(elf)
     triggers_into(elf, elf)
+
+
+def _hidden(elf: Elf, view: RecordedView) -> None:
+    """What tells that a file hides its code; nothing of any other, whose data say no more than the lack of them."""
+    from dlwhy.attribute.opaque import payload
+
+    before = len(view.ranges)
+    if payload(elf) is None:
+        del view.ranges[before:]
