@@ -65,7 +65,8 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
         "the one road from a question to a report, or to a profile",
         (
             "origins", "copies", "latent", "forcing", "bills", "unlinked", "diagnose", "openings", "trees", "archives",
-            "walk", "load_sets", "matrix", "pairs", "changes", "diffs", "brought", "floors", "recording", "capturing",
+            "walk", "load_sets", "matrix", "pairs", "changes", "diffs", "brought", "floors", "recording",
+            "exhausting", "capturing",
         ),
     ),
     "L6": (
