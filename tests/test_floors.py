@@ -171,6 +171,23 @@ def test_a_wheel(make: Builder, tmp_path: Path) -> None:
     assert remark.startswith("the name of the wheel says manylinux2014_x86_64, which is too low: manylinux_2_28_x86_64")
 
 
+@pytest.mark.parametrize(
+    ("version", "tag"), [("3.4.8", 17), ("3.4.22", 24), ("3.4.30", 35), ("3.4.33", 39), ("3.4.999", None)]
+)
+def test_a_tag_promises_the_c_plus_plus_runtime_too(make: Builder, version: str, tag: int | None) -> None:
+    """The tag is that of the oldest policy whose libstdc++ has the version; where no policy has it there is none."""
+    script = make.directory / "runtime.map"
+    script.write_text(f"GLIBCXX_{version} {{ global: runtime; }};\n")
+    runtime = make.library("stubs/libstdc++.so.6", "void runtime(void) {}\n", f"-Wl,--version-script={script}")
+    plain = make.user("pkg/plain.so", 17)
+    code = "void runtime(void); void from_2_17(void); void both(void) { runtime(); from_2_17(); }\n"
+    made = make.library("pkg/both.so", code, "-Wl,--no-as-needed", make.libc, runtime)
+    wanted = None if tag is None else f"manylinux_2_{tag}_x86_64"
+    assert one(made).tag == wanted
+    (together,) = dlwhy.floor([plain, made]).together
+    assert together.tag == wanted
+
+
 def test_files_that_bring_what_others_lack(make: Builder) -> None:
     """Together nothing is asked of the system that one of the files is, found by whoever needs it or not."""
     (make.directory / "own").write_text("INNER_9 { global: libinner; };\n")

@@ -39,6 +39,19 @@ _WHEEL_ARCHITECTURE = {
     "ppc64": "ppc64", "ppc64le": "ppc64le",
 }  # fmt: skip
 """Machine -> its name in a platform tag (PEP 600: as `uname -m` has it)."""
+_PROMISED: dict[str, tuple[tuple[int, str], ...]] = {
+    "libstdc++ GLIBCXX": (
+        (5, "3.4.8"), (12, "3.4.13"), (17, "3.4.19"), (24, "3.4.22"), (27, "3.4.24"), (31, "3.4.28"), (34, "3.4.29"),
+        (35, "3.4.30"), (39, "3.4.33"),
+    ),
+    "libstdc++ CXXABI": (
+        (5, "1.3.1"), (12, "1.3.3"), (17, "1.3.7"), (24, "1.3.10"), (27, "1.3.11"), (31, "1.3.12"), (34, "1.3.13"),
+        (39, "1.3.15"),
+    ),
+    "libgcc GCC": ((5, "4.2.0"), (12, "4.3.0"), (17, "4.8.0"), (27, "7.0.0"), (35, "12.0.0"), (39, "14.0.0")),
+}  # fmt: skip
+"""What a wheel may take from the system beside glibc -> the minor release of glibc from which on all distributions have
+that version of it (auditwheel 6.8, manylinux-policy.json: the policies of PEP 600's tags)."""
 _LEAST_TAG = 5
 """manylinux1 stands for glibc 2.5, and no tag goes further down (PEP 600, Legacy manylinux tags)."""
 _EXECSTACK = (
@@ -224,10 +237,20 @@ def highest(levels: Iterable[tuple[str, str | None, Lower]]) -> tuple[Floor, ...
 
 
 def _tag(elf: Elf, libc: str | None, floors: tuple[Floor, ...]) -> str | None:
-    """The lowest manylinux tag that the glibc floor leaves true (PEP 600: works on any glibc of that release on)."""
+    """The lowest manylinux tag that the floors leave true: of glibc, and of what a wheel may take from the system.
+
+    PEP 600: it works on any mainstream distribution with glibc of that release on. None where no row promises so much.
+    """
     name = elf.row.name if elf.row is not None else ""
     architecture = _WHEEL_ARCHITECTURE.get(name + ("le" if name == "ppc64" and elf.little else ""))
     order = next((_order(one.value) for one in floors if one.what == GLIBC), None)
     if libc != "glibc" or not architecture or order is None:
         return None
-    return f"manylinux_{order[0]}_{max(order[1], _LEAST_TAG)}_{architecture}"
+    minors = [max(order[1], _LEAST_TAG)]
+    for one in floors:
+        if one.what in _PROMISED:
+            row = next((minor for minor, value in _PROMISED[one.what] if _order(value) >= _order(one.value)), None)
+            if row is None:
+                return None
+            minors.append(row)
+    return f"manylinux_{order[0]}_{max(minors)}_{architecture}"

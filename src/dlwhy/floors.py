@@ -83,11 +83,11 @@ def _joined(name: str, machine: str | None, libc: str | None, sets: list[FloorSe
         for one in (Lower(floor.value, floor.because, floor.objects), *floor.lower)
     ]
     every = {field: tuple(dict.fromkeys(one for found in sets for one in getattr(found, field))) for field in _LISTS}
-    tags = [found.tag for found in sets if found.tag is not None]
+    tags = [found.tag for found in sets if found.libc == "glibc"]
+    told = max((tag for tag in tags if tag is not None), key=_tagged, default=None) if None not in tags else None
     return FloorSet(
         name, machine, libc, highest(levels), min(found.pages for found in sets), every["ceilings"], every["bundled"],
-        tuple(one for one in every["system"] if one not in own), max(tags, key=_tagged, default=None),
-        every["remarks"], None,
+        tuple(one for one in every["system"] if one not in own), told, every["remarks"], None,
     )  # fmt: skip
 
 
