@@ -55,8 +55,9 @@ def _page(text: str, path: Path) -> str:
     if path.parent == ROOT:
         text = re.sub(r"\]\(docs/", "](", text)
         text = re.sub(r"\[([^]]+)\]\((?:LICENSE|examples/[\w./-]*)\)", r"\1", text)  # what is no page
+    up = "../" * (len(path.relative_to(ROOT / "docs").parts) - 1) if path.is_relative_to(ROOT / "docs") else ""
     for name, new in OUTSIDE.items():
-        text = re.sub(rf"\]\((?:\.\./)*{name}", f"]({new}", text)
+        text = re.sub(rf"\]\((?:\.\./)*{name}", f"]({up}{new}", text)
     text = text.replace("```console timed\n", "```console\n")
     if path.name == "index.md":
         linked = re.findall(r"\]\(([\w/-]+)\.md\)", text)
