@@ -201,3 +201,10 @@ def test_shipped_hosts_start(name: str, release: str | None, machine: str) -> No
         assert [step.outcome for step in report.steps] == ["loads", "loads", "loads", "fails"]
         assert release in (None, report.host.libc_version)
         assert report.host.profile == f"profile {name}"
+
+
+def test_musl_is_read_as_memory() -> None:
+    """Of musl's libc, whose model reads memory and hash tables, the profile has the bytes themselves."""
+    rows = load("musl").data["files"]
+    assert "/usr/lib/x86_64-linux-musl/libc.so" in rows
+    assert not [path for path, row in rows.items() if "names" in row or any(len(part) > 4 for part in row["parts"])]
