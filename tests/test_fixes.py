@@ -379,3 +379,52 @@ def test_attempts_of_each_kind() -> None:
     assert attempt("node", ["/\udcff.node"]) is None
     assert attempt("perl", ["/$x.so"]) is None
     assert attempt("python", ["/\udcff.so"]) == """-c 'import ctypes; ctypes.CDLL('"'"'/\\udcff.so'"'"')'"""
+
+
+# -- an executable stack -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suite", sorted(SUITES))
+def test_an_executable_stack(tmp_path: Path, suite: str) -> None:
+    """Where dlopen refuses it, both cures really help: the tunable, and the same file without the flag."""
+    if os.geteuid() != 0:
+        pytest.skip("not run: only root may chroot")
+    root, why = sysroot(suite)
+    if root is None:
+        pytest.skip(why)
+    work = Path(tempfile.mkdtemp(prefix="stack-", dir=root / "tmp"))
+    inside = Path("/", work.relative_to(root))
+    source = tmp_path / "stack.c"
+    source.write_text("int answer(void) { return 42; }\n")
+    gcc(work / "wants.so", "-shared", "-fPIC", "-Wl,-z,execstack", source)
+    gcc(work / "wants-not.so", "-shared", "-fPIC", "-Wl,-z,noexecstack", source)
+    try:
+
+        def really(name: str, env: dict[str, str]) -> tuple[str, bytes | None]:
+            (step,) = real.run(root, [f"{inside}/{name}"], {**BARE, **env}, "/", inside, None).steps
+            return step.outcome, step.message
+
+        report = dlwhy.check([f"{inside}/wants.so"], host=dlwhy.Host.plain(BARE), sysroot=str(root))
+        assert (report.steps[0].outcome, raw(report.steps[0].message)) == really("wants.so", {})
+        if report.steps[0].outcome == "loads":
+            assert (report.cures, report.not_cures) == ((), ())
+            return
+        assert report.steps[0].kind == "execstack"
+        env, rebuild = report.cures
+        assert (env.change, env.disposition) == ({"env": {"GLIBC_TUNABLES": "glibc.rtld.execstack=2"}}, "risky")
+        assert really("wants.so", {"GLIBC_TUNABLES": "glibc.rtld.execstack=2"}) == ("loads", None)
+        assert rebuild.disposition == "rebuild"
+        assert really("wants-not.so", {}) == ("loads", None)
+    finally:
+        shutil.rmtree(work)
+
+
+def test_an_executable_stack_without_the_tunable(tmp_path: Path) -> None:
+    """A release of 2.41 as it came out knows no such value, which is said."""
+    source = tmp_path / "stack.c"
+    source.write_text("int answer(void) { return 42; }\n")
+    library = gcc(tmp_path / "wants.so", "-shared", "-fPIC", "-Wl,-z,execstack", source)
+    report = dlwhy.check([str(library)], host=dlwhy.Host.plain(BARE), libc="glibc-2.41")
+    (vain,) = report.not_cures
+    assert vain.title == "GLIBC_TUNABLES=glibc.rtld.execstack=2" and "knows no such value" in vain.why
+    assert [cure.disposition for cure in report.cures] == ["rebuild"]

@@ -7,7 +7,7 @@ from dlwhy.hosts.known import attempt
 from dlwhy.loader import tls
 from dlwhy.question import LOADER_VARIABLES, Question
 from dlwhy.record import Record
-from dlwhy.report import COMPUTED, FAILS, LOADS, Cure, NotCure
+from dlwhy.report import ASSUMED, COMPUTED, FAILS, LOADS, Cure, NotCure
 from dlwhy.verdict import Run, model
 
 TYPE_CHECKING = False
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dlwhy.report import Step
 
 _TUNABLE = "glibc.rtld.optional_static_tls"
+_EXECSTACK = "glibc.rtld.execstack"
 _ROUNDS = 64
 _PAGE = 4096
 _GUARD = 4096
@@ -42,15 +43,18 @@ class _Trial(Record):
 
 
 def fixes(question: Question, run: Run) -> Fixes:
-    """Return the changes that make static TLS failures of a run go away, and the ones that people try in vain."""
-    failed = [step for step in run.steps if _for_static_tls(step)]
-    if not failed or run.process is None or run.process.static is None:
-        return Fixes((), ())
+    """Return the changes that make failures of a run go away, and the ones that people try in vain.
+
+    Of failures for want of static TLS, and of an executable stack.
+    """
     cures: list[Cure] = []
     vain: list[NotCure] = []
-    _tunable(question, run, cures, vain)
-    _order(question, run, cures)
-    _preload(question, run, failed[0], cures, vain)
+    failed = [step for step in run.steps if _for_static_tls(step)]
+    if failed and run.process is not None and run.process.static is not None:
+        _tunable(question, run, cures, vain)
+        _order(question, run, cures)
+        _preload(question, run, failed[0], cures, vain)
+    _executable_stack(question, run, cures, vain)
     cures.sort(key=lambda cure: cure.disposition != "safe")
     return Fixes(tuple(cures), tuple(vain))
 
@@ -118,15 +122,15 @@ def smallest_tunable(question: Question, run: Run) -> int | None:
     return value
 
 
-def _with(question: Question, value: int) -> dict[str, str]:
+def _with(question: Question, value: int, name: str = _TUNABLE) -> dict[str, str]:
     """The environment with that value; what glibc cannot read in GLIBC_TUNABLES is left out (elf/dl-tunables.c)."""
     env = dict(question.settings.env)
     kept = [
         item
         for item in env.get("GLIBC_TUNABLES", "").split(":")
-        if item.count("=") == 1 and not item.startswith(_TUNABLE + "=")
+        if item.count("=") == 1 and not item.startswith(f"{name}=")
     ]
-    env["GLIBC_TUNABLES"] = ":".join([*kept, f"{_TUNABLE}={value}"])
+    env["GLIBC_TUNABLES"] = ":".join([*kept, f"{name}={value}"])
     return env
 
 
@@ -158,6 +162,34 @@ def _cured(before: Run, after: Run, kind: str = "") -> bool:
         for old, new in zip(before.steps, after.steps, strict=True)
         if old.outcome == LOADS or (_for_static_tls(old) and (old.kind or "").startswith(kind))
     )
+
+
+# -- an executable stack -----------------------------------------------------------------------------------------------
+
+
+def _executable_stack(question: Question, run: Run, cures: list[Cure], vain: list[NotCure]) -> None:
+    """The tunable that makes all stacks executable from the start, and the flag taken from the file (execstack(8))."""
+    process = run.process
+    refused = [step.object for step in run.steps if step.outcome == FAILS and step.kind == "execstack"]
+    if process is None or not refused:
+        return
+    title = f"GLIBC_TUNABLES={_EXECSTACK}=2"
+    if process.libc.no_tunables is not None:
+        vain.append(NotCure("GLIBC_TUNABLES", process.libc.no_tunables))
+    elif not process.libc.execstack_forced:
+        vain.append(NotCure(title, f"glibc {process.libc.text} knows no such value (2.42 and later do)"))
+    elif question.settings.secure:
+        vain.append(NotCure(title, "a program in secure mode ignores tunables"))
+    else:
+        trial = _trial(question, {"GLIBC_TUNABLES": _with(question, 2, _EXECSTACK)["GLIBC_TUNABLES"]})
+        if not any(step.kind == "execstack" for step in trial.run.steps):
+            remark = "every stack of the process is executable, which is what attackers want"
+            cures.append(_cure(question, run, trial, risky=True, remark=remark))
+    for name in dict.fromkeys(refused):
+        told = f"{name} linked with -Wl,-z,noexecstack, or patchelf --clear-execstack {name}"
+        proof = {"outcome": LOADS, "basis": ASSUMED}
+        cost = "its code must not need an executable stack, as that of nested functions in C does"
+        cures.append(Cure(told, {"rebuild": told}, "rebuild", proof, cost, None))
 
 
 # -- order and preloading ----------------------------------------------------------------------------------------------
