@@ -23,7 +23,7 @@ _dlwhy() {
     if [[ $cur == -* ]]; then
         case $command in
             check) word="-h --help --each --on --lock --debug-dir --host --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --cpu --format -o --color -v --verbose -q --quiet" ;;
-            tls) word="-h --help --sysroot --no-code --map --lock --debug-dir --format -o --color -v --verbose -q --quiet" ;;
+            tls) word="-h --help --sysroot --no-code --map --debuginfod --lock --debug-dir --format -o --color -v --verbose -q --quiet" ;;
             tree) word="-h --help --host --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --cpu --format -o --color -v --verbose -q --quiet" ;;
             diff) word="-h --help --on --no-code --debug-dir --lock --map --old-lock --old-map --host --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --cpu --format -o --color -v --verbose -q --quiet" ;;
             capture) word="-h --help --with --with-all -o --env --clear-env --cwd --sysroot --loader --library-path --libc --secure --caller --cpu" ;;

@@ -36,6 +36,7 @@ complete -c dlwhy -n '__fish_seen_subcommand_from tls' -s h -l help -d 'show thi
 complete -c dlwhy -n '__fish_seen_subcommand_from tls' -l sysroot -x -a '(__fish_complete_directories)' -d 'look everything up inside DIR, as chroot would'
 complete -c dlwhy -n '__fish_seen_subcommand_from tls' -l no-code -d 'do not look for the instructions that use the relocations'
 complete -c dlwhy -n '__fish_seen_subcommand_from tls' -l map -r -F -d 'the map that the linker (GNU ld, gold, lld or mold) wrote of the one FILE'
+complete -c dlwhy -n '__fish_seen_subcommand_from tls' -l debuginfod -d 'ask the servers that DEBUGINFOD_URLS names for debug files that are not here'
 complete -c dlwhy -n '__fish_seen_subcommand_from tls' -l lock -r -F -d 'the Cargo.lock that it was built with, to tell why a crate is in there'
 complete -c dlwhy -n '__fish_seen_subcommand_from tls' -l debug-dir -x -a '(__fish_complete_directories)' -d 'look for separate debug files in DIR before /usr/lib/debug (repeatable)'
 complete -c dlwhy -n '__fish_seen_subcommand_from tls' -l format -x -a 'text json' -d 'default'

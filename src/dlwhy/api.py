@@ -119,6 +119,8 @@ class Options(Record):
     profile in this system."""
     map: str | None = None
     """The linker's map of the one file."""
+    debuginfod: bool = False
+    """Whether debug files that are not here may be asked of the servers that DEBUGINFOD_URLS names."""
 
 
 def check(
@@ -233,13 +235,14 @@ def floor(files: Sequence[str | os.PathLike[str]]) -> FloorReport:
 def tls(
     files: Sequence[str | os.PathLike[str]], *, sysroot: str | None = None, code: bool = True,
     debug_dirs: Sequence[str | os.PathLike[str]] = (), map: str | os.PathLike[str] | None = None,  # noqa: A002
-    lock: str | os.PathLike[str] | None = None,
+    lock: str | os.PathLike[str] | None = None, debuginfod: bool = False,
 ) -> TlsReport:  # fmt: skip
     """Return whose bytes are in the TLS segment of each file, and which code forces it into the static block.
 
     Without `code` the instructions behind the relocations are not looked for, which reads all code of the file.
     Names also come from separate debug files, found by build-id or `.gnu_debuglink` in `debug_dirs` and in
-    /usr/lib/debug, and from `map`, the linker's map of the only file. `lock` is the Cargo.lock that they were built
+    /usr/lib/debug, with `debuginfod` from the servers that DEBUGINFOD_URLS names (nothing else of dlwhy uses the
+    network), and from `map`, the linker's map of the only file. `lock` is the Cargo.lock that they were built
     with, looked for near each file by default; it tells why a crate is in there. A file that cannot be examined, or a
     map that cannot be opened, has its reason in the report. Raises `UsageError` for a map with several files,
     `FilesError` without such a lock file.
@@ -247,7 +250,9 @@ def tls(
     from dlwhy.bills import tls as run
 
     debug = tuple(os.fspath(one) for one in debug_dirs)
-    options = Options(sysroot=_path(sysroot), code=code, debug_dirs=debug, map=_path(map), lock=_path(lock))
+    options = Options(
+        sysroot=_path(sysroot), code=code, debug_dirs=debug, map=_path(map), lock=_path(lock), debuginfod=debuginfod
+    )
     return run([os.fspath(file) for file in files], options)
 
 

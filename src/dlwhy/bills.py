@@ -192,6 +192,10 @@ def _tls_file(path: str, reader: Files, options: Options, lock: Lock | None) -> 
             path, f"{path}: a separate debug file: it has names, but no bytes that are ever loaded", None, ()
         )
     evidence = gather(elf, reader, (*options.debug_dirs, *DIRECTORIES), options.map)
+    if options.debuginfod:
+        from dlwhy.attribute.debuginfod import with_download
+
+        evidence = with_download(elf, evidence)
     made = bill(elf, evidence, options.code)
     shown = shown_object(made, path, tuple(shown_trigger(one, path) for one in made.triggers))
     if made.size:

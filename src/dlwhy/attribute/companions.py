@@ -66,7 +66,7 @@ def companions(
     identity = build_id(elf)
     for path, crc in _places(elf, files, identity, directories):
         try:
-            made = _opened(path, crc, identity, elf, files)
+            made = opened(path, crc, identity, elf, files)
         except _OtherBuildError as error:
             remarks.append(Remark("other-build", str(error)))
             continue
@@ -144,7 +144,7 @@ def _link(elf: Elf) -> tuple[str, int] | None:
     return raw.decode("utf-8", "surrogateescape"), elf.layout.u32.unpack_from(data, at)[0]
 
 
-def _opened(path: str, crc: int | None, identity: str | None, of: Elf, files: Files) -> Companion | None:
+def opened(path: str, crc: int | None, identity: str | None, of: Elf, files: Files) -> Companion | None:
     """Return the debug file at `path`; None for the object itself.
 
     Raises `ElfError` when it is damaged or of another build, `FilesError`.

@@ -34,21 +34,30 @@ class Evidence(Record):
 NONE = Evidence()
 
 
+def concerned(elf: Elf) -> bool:
+    """Whether an object has TLS, or forces another's. Raises `ElfError` when headers or relocations leave the file."""
+    return elf.tls is not None or bool(tls_relocations(elf).tpoff)
+
+
+def lacks_names(elf: Elf) -> bool:
+    """Whether an object's own symbol table has not all names, or cannot be read."""
+    try:
+        return not has_all_names(elf)
+    except ElfError:
+        return True
+
+
 def gather(elf: Elf, files: Files, directories: Sequence[str] = DIRECTORIES, map_: str | None = None) -> Evidence:
     """Return what files beside an object tell: its debug files in `directories`, and the linker map `map_`.
 
     Raises `ElfError` when program headers or relocation tables leave the file, `FilesError` when the map cannot be
     opened.
     """
-    if elf.tls is None and not tls_relocations(elf).tpoff:
+    if not concerned(elf):
         return NONE
     found: tuple[Companion, ...] = ()
     remarks: tuple[Remark, ...] = ()
-    try:
-        bare = not has_all_names(elf)
-    except ElfError:
-        bare = True
-    if bare:
+    if lacks_names(elf):
         found, remarks = companions(elf, files, directories)
     linker_map = None
     if map_ is not None:

@@ -125,6 +125,8 @@ def build(command: str | None) -> argparse.ArgumentParser:
         parser.add_argument(
             "--map", metavar="MAP", help="the map that the linker (GNU ld, gold, lld or mold) wrote of the one FILE"
         )
+        told = "ask the servers that DEBUGINFOD_URLS names for debug files that are not here: the network is used"
+        parser.add_argument("--debuginfod", action="store_true", help=told)
     elif command == "diff":
         _diff(parser)
     elif command == "floor":

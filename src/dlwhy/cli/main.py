@@ -202,6 +202,7 @@ def _reports(command: str, arguments: Arguments) -> Generator[Report]:
     if command == "tls":
         if arguments.files:
             sources = {"code": arguments.code, "debug_dirs": arguments.debug_dir, "map": arguments.map}
+            sources["debuginfod"] = arguments.debuginfod
             yield api.tls(arguments.files, sysroot=arguments.sysroot, lock=arguments.lock, **sources)
         return
     if command == "diff":

@@ -28,7 +28,7 @@ def plain(words: Sequence[str]) -> SimpleNamespace | None:
     if command == "check":
         return SimpleNamespace(steps=operands, each=False, on=(), lock=None, debug_dir=(), **PROCESS, **OUTPUT)
     if command == "tls":
-        sources = {"code": True, "debug_dir": (), "map": None, "lock": None}
+        sources = {"code": True, "debug_dir": (), "map": None, "lock": None, "debuginfod": False}
         return SimpleNamespace(files=operands, sysroot=None, **sources, **OUTPUT)
     if command == "diff" and len(operands) == 2:
         sources = {"code": True, "debug_dir": (), "map": None, "old_map": None, "lock": None, "old_lock": None}
