@@ -66,6 +66,6 @@ def _decoded(elf: Elf, slots: set[int]) -> set[int]:
         decoder = Decoder(64, elf.at(start, end - start), ip=start)
         rip = Register.RIP
         for one in decoder:
-            if one.memory_base == rip and one.memory_displacement in slots:
+            if one.memory_base == rip and one.memory_displacement in slots:  # type: ignore[redundant-expr,unused-ignore]
                 result.add(one.ip)
     return result

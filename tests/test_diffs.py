@@ -358,7 +358,7 @@ def test_other_systems(tmp_path: Path) -> None:
     file = one(small, big, systems=["debian12", "debian13"])
     assert [(v.system, v.change) for v in file.verdicts] == [("debian12", "worse"), ("debian13", "worse")]
     data = bytearray(small.read_bytes())
-    struct.pack_into("<H", data, 18, 183)  # EM_AARCH64
+    struct.pack_into("<H", data, 18, 243)  # EM_RISCV
     other = tmp_path / "libother.so"
     other.write_bytes(data)
     assert verdict(one(small, other, systems=["debian12"])).change == "undecided"
