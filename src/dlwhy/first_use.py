@@ -25,7 +25,7 @@ _ACCESSOR = b"__tls_get_addr"
 
 def use_dynamically(process: Process, new: list[LinkMap]) -> None:
     """Mark the segments that the constructors of these new objects surely use."""
-    if process.static is None or process.libc.name == "musl":  # no late load is given static TLS there anyway
+    if process.static is None or not process.libc.late_static_tls:
         return
     for one in new:
         try:

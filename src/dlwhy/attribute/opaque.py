@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from math import log2
 
-from dlwhy.elf.constants import PF_X, SHN_UNDEF
+from dlwhy.attribute.opened import imported
+from dlwhy.elf.constants import PF_X
 from dlwhy.errors import DlwhyError
 from dlwhy.loader.faults import Unknown
 from dlwhy.record import Record
@@ -93,7 +94,7 @@ def _payload(elf: Elf) -> Payload | None:
         code = executable - size if may else executable
         if size < _LEAST or size < _SHARE * loaded or size < _TIMES * code:  # as nearly every library
             continue
-        if not _worth(elf, offset, size):
+        if not (may or imported(elf, _BRINGERS)) or not _worth(elf, offset, size):
             continue
         for start, length in _stretches(elf, offset, size):
             if best is None or length > best[1]:
@@ -104,7 +105,8 @@ def _payload(elf: Elf) -> Payload | None:
     code = max(executable - length, 0) if may else executable
     if length < _TIMES * code or _of_gpu(elf, start, length):
         return None
-    opens = next((name.decode() for name in _BRINGERS if name in _imports(elf)), None)
+    found = imported(elf, _BRINGERS)
+    opens = next((name.decode() for name in _BRINGERS if name in found), None)
     return Payload(start, length, code, loaded, None if may else opens) if opens or may else None
 
 
@@ -145,13 +147,3 @@ def _of_gpu(elf: Elf, start: int, length: int) -> bool:
         if section.name in _OF_GPUS:
             inside += max(0, min(start + length, section.offset + section.size) - max(start, section.offset))
     return 2 * inside > length
-
-
-def _imports(elf: Elf) -> set[bytes]:
-    """Which of the functions that bring code in are imported."""
-    symbols = elf.symbols
-    if elf.dynamic is None or not any(name in symbols.names for name in _BRINGERS):
-        return set()
-    undefined = range(1, symbols.hashed[0] or symbols.count)
-    rows = (symbols.fields(index) for index in undefined)
-    return {name for row in rows if row[5] == SHN_UNDEF and (name := symbols.name_at(row[0])) in _BRINGERS}

@@ -126,11 +126,16 @@ def _is_release(text: bytes) -> bool:
 def _opens(elf: Elf) -> bool:
     """Whether a file imports a function that opens libraries."""
     try:
-        symbols = elf.symbols
-        if not elf.dynamic or not any(name in symbols.names for name in _OPENERS):
-            return False
-        undefined = range(1, symbols.hashed[0] or symbols.count)  # DT_GNU_HASH: what is hashed stands behind the rest
-        rows = (symbols.fields(index) for index in undefined)
-        return any(row[5] == SHN_UNDEF and symbols.name_at(row[0]) in _OPENERS for row in rows)
+        return bool(imported(elf, _OPENERS))
     except (DlwhyError, Unknown):
         return False
+
+
+def imported(elf: Elf, names: tuple[bytes, ...]) -> set[bytes]:
+    """Return which of these functions a file imports. Raises `ElfError` when its tables leave the file, `Unknown`."""
+    symbols = elf.symbols
+    if elf.dynamic is None or not any(name in symbols.names for name in names):
+        return set()
+    undefined = range(1, symbols.hashed[0] or symbols.count)  # DT_GNU_HASH: what is hashed stands behind the rest
+    rows = (symbols.fields(index) for index in undefined)
+    return {name for row in rows if row[5] == SHN_UNDEF and (name := symbols.name_at(row[0])) in names}

@@ -330,6 +330,11 @@ class Glibc:
         return True
 
     @property
+    def late_static_tls(self) -> bool:
+        """Whether a library that comes after the start may be given a place in the static TLS block."""
+        return True
+
+    @property
     def takes_libc_names(self) -> bool:
         """Whether the loader takes names such as libc.so.6 for itself, whatever file they mean."""
         return False

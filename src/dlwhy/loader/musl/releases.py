@@ -134,6 +134,11 @@ class Musl(Record):
         return False
 
     @property
+    def late_static_tls(self) -> bool:
+        """Whether a library that comes after the start may be given a place in the static TLS block."""
+        return False
+
+    @property
     def takes_libc_names(self) -> bool:
         """Whether the loader takes names such as libc.so.6 for itself, whatever file they mean."""
         return True
