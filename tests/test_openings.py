@@ -170,6 +170,33 @@ def test_constants_are_guesses(tmp_path: Path) -> None:
     assert len(root_of(stripped).opens) == 2
 
 
+def test_guesses_of_what_comes_along_are_left_out_when_not_wanted(tmp_path: Path) -> None:
+    """The constants of the file itself are always looked at, those of its dependencies with `guesses` only."""
+    code = "void *dlopen(const char *, int); void *{0}(void) {{ return dlopen(\"lib{0}.so.1\", 1); }}\n"
+    for name in ("below", "above"):
+        (tmp_path / f"{name}.c").write_text(code.format(name))
+    below = gcc(tmp_path / "libb.so", "-shared", "-fPIC", tmp_path / "below.c")
+    above = gcc(
+        tmp_path / "liba.so", "-shared", "-fPIC", "-Wl,--no-as-needed,-rpath,$ORIGIN", tmp_path / "above.c", below
+    )
+    for wanted in (True, False):
+        report = dlwhy.tree(above, dlwhy.Host.plain(BARE), guesses=wanted)
+        found = {one.sonames[0] for told in opens(report.root).values() for one in told}
+        assert found == ({"libabove.so.1", "libbelow.so.1"} if wanted else {"libabove.so.1"})
+
+
+def test_only_an_import_counts(tmp_path: Path) -> None:
+    """A function called dlopen of the object's own, or a longer name that ends like it, opens nothing."""
+    guess = 'const char *n = "liba.so.1";\n'
+    own = "void *dlopen(const char *p, int f) { return (void *)(p + f); }\n"
+    longer = "void *xdlopen(const char *, int); void *f(void) { return xdlopen(n, 1); }\n"
+    both = "void *xdlopen(const char *, int), *dlopen(const char *, int);\n"
+    both += "void *f(void) { return xdlopen(dlopen(n, 1), 1); }\n"
+    assert root_of(opener(tmp_path, "[]", guess + own)).opens == ()
+    assert root_of(opener(tmp_path, "[]", guess + longer)).opens == ()
+    assert len(root_of(opener(tmp_path, "[]", guess + both)).opens) == 1
+
+
 def test_nothing_is_loaded_for_it(tmp_path: Path) -> None:
     """The objects of the tree are the same with and without such notes, and a missing one is no missing need."""
     wanted = '[{"soname": ["libm.so.6"], "priority": "required"}]'

@@ -53,7 +53,7 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
             "attribute.accesses", "attribute.bill",
             "attribute.static_library", "attribute.object_models", "attribute.object_accesses",
             "attribute.objects", "attribute.remarks",
-            "attribute.graph", "attribute.embedded", "attribute.opened", "attribute.opaque",
+            "attribute.constants", "attribute.graph", "attribute.embedded", "attribute.opened", "attribute.opaque",
             "attribute.installed", "attribute.suspects",
         ),
     ),

@@ -121,6 +121,8 @@ class Options(Record):
     """The linker's map of the one file."""
     debuginfod: bool = False
     """Whether debug files that are not here may be asked of the servers that DEBUGINFOD_URLS names."""
+    guesses: bool = True
+    """Whether constants are looked for that may be opened by dlopen in what comes along with a file, too."""
 
 
 def check(
@@ -288,15 +290,18 @@ def diff(
 def tree(
     file: str | os.PathLike[str], host: Host | None = None, *, sysroot: str | None = None, loader: str | None = None,
     library_path: str | None = None, libc: str | None = None, cwd: str | None = None, secure: bool = False,
-    caller: str | None = None, cpu: str | None = None,
+    caller: str | None = None, cpu: str | None = None, guesses: bool = True,
 ) -> TreeReport:  # fmt: skip
     """Return which objects come along with a file, found where and why, and which are missing, tried where.
 
+    Without `guesses` constants that may be opened by dlopen are looked for in the file alone, not in what comes along.
     Raises `UsageError` for a question that cannot be asked.
     """
     from dlwhy.trees import tree as run
 
-    options = Options(_path(sysroot), _path(loader), library_path, libc, _path(cwd), secure, _path(caller), cpu)
+    options = Options(
+        _path(sysroot), _path(loader), library_path, libc, _path(cwd), secure, _path(caller), cpu, guesses=guesses
+    )
     return run(os.fspath(file), host, options)
 
 

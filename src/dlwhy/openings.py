@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 _NOTE, _CONSTANT = ".note.dlopen", "constant"
 
 
-def openings(process: Process, at: LinkMap) -> tuple[Opening, ...]:
-    """Return what an object opens: what its note lists, then what its constants suggest. Never raises."""
+def openings(process: Process, at: LinkMap, guesses: bool) -> tuple[Opening, ...]:
+    """Return what an object opens: what its note lists, then with `guesses` what its constants suggest. Never raises.
+
+    The note is small; constants are most of some files.
+    """
     elf = at.elf
     if elf is None:
         return ()
@@ -32,6 +35,8 @@ def openings(process: Process, at: LinkMap) -> tuple[Opening, ...]:
         ))
         for one in wanted
     ]  # fmt: skip
+    if not guesses:
+        return tuple(found)
     known = {name for one in wanted for name in one.sonames} | _own(elf)
     for name in guessed(elf, frozenset(known)):
         made = Opening((name,), None, None, None, None, "", (), _CONSTANT, ASSUMED)

@@ -7,7 +7,7 @@ tens of milliseconds. Fields are the class's annotations, in order; a value give
 
 from __future__ import annotations
 
-from operator import itemgetter
+from _operator import itemgetter  # operator itself is a file of Python around this, and every command imports it
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -24,12 +24,12 @@ def tree(file: str, host: Host | None, options: Options) -> TreeReport:
     """Return the report of `tree`. Raises `UsageError`."""
     question = ask([file], host, options)
     try:
-        return _tree(file, question)
+        return _tree(file, question, options)
     finally:
         question.objects.files.close()
 
 
-def _tree(file: str, question: Question) -> TreeReport:
+def _tree(file: str, question: Question, options: Options) -> TreeReport:
     run = model(question.but(requests=()), map_only=True)  # what is found where does not depend on any symbol
     host = host_report(question, run)
     process = run.process
@@ -41,7 +41,7 @@ def _tree(file: str, question: Question) -> TreeReport:
         reason = alone or run.startup_because or "the host cannot be modelled"
         empty = TreeNode(file, None, reason, "broken", (), None, 0, 0, None, False, (), False)
         return TreeReport(host, empty, 0, 0, 0, 0, f"{file}: {reason}")
-    walk = _Walk(process, from_start=name is None, searches=run.start_searches)
+    walk = _Walk(process, from_start=name is None, searches=run.start_searches, guesses=options.guesses)
     if name is None:
         top: LinkMap | None = process.program
         made: TreeNode = walk.node(process.program, question.host_name, "the program", ())
@@ -54,7 +54,8 @@ def _tree(file: str, question: Question) -> TreeReport:
         walk.map_all(top)
         made = walk.node(top, name, top.how, ())
     twice = copies_in([process.base.maps], question.objects.files)
-    hidden = opaque_told([one for one in process.base.maps if id(one) not in walk.start])
+    brought = [one for one in process.base.maps if id(one) not in walk.start]
+    hidden = opaque_told(brought if options.guesses else [one for one in brought if one is top])
     return TreeReport(
         host, made, len(walk.seen), walk.missing, walk.tls_total, walk.static_total, None, twice,
         (*twice_told(twice), *hidden),
@@ -74,8 +75,9 @@ def _tree_alone(host: HostReport, program: Elf) -> TreeReport:
 class _Walk:
     """Maps what a file needs, in the loader's order, then draws it depth first."""
 
-    def __init__(self, process: Process, from_start: bool, searches: tuple[Search, ...]) -> None:
+    def __init__(self, process: Process, from_start: bool, searches: tuple[Search, ...], guesses: bool) -> None:
         self.process = process
+        self.guesses = guesses
         self.tries = {one.path: one.tries for one in searches if one.path is not None and one.tries}
         self.start = {id(one) for one in process.base.maps} if not from_start else set()
         self.from_start = from_start
@@ -173,7 +175,7 @@ class _Walk:
             if static or at_startup or self.from_start:
                 self.static_total += size
             if not at_startup:
-                opens = openings(self.process, at)
+                opens = openings(self.process, at, self.guesses or not above)
                 for child_name, child, child_how, child_tries in self._needs(at):
                     if child is None:
                         self.missing += 1

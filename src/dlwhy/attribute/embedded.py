@@ -11,23 +11,18 @@ All of this survives `strip -s`: none of it is a symbol.
 
 from __future__ import annotations
 
+from dlwhy.attribute.constants import constants
 from dlwhy.attribute.graph import GraphError, from_dep_v0
-from dlwhy.elf.constants import PF_W, PF_X, SHT_NOBITS
+from dlwhy.elf.constants import PF_W, SHT_NOBITS
 from dlwhy.elf.notes import NT_FDO_PACKAGE, build_id, notes
 from dlwhy.errors import DlwhyError
 from dlwhy.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from dlwhy.attribute.graph import Graph
     from dlwhy.elf.file import Elf, Section
 
-_PIECE = 8 << 20
-_OVERLAP = 1024
-"""Bytes of one piece of a section that are looked at again with the next; a longer path is not found."""
-_MOST_SCANNED = 1 << 30
 _LARGEST = 8 << 20
 """Bytes of a `.dep-v0` or `.comment` section at most."""
 _MAX_CRATES = 4096
@@ -135,23 +130,6 @@ def crates(elf: Elf) -> tuple[tuple[str, str], ...]:
     except DlwhyError:
         pass  # what was found until there is still there
     return tuple(sorted((name.decode(), version.decode()) for name, version in found))
-
-
-def constants(elf: Elf) -> Iterator[bytes]:
-    """Yield the constants of a file piece by piece: `.rodata` and the like, else all that can only be read."""
-    places = [(s.offset, s.size) for s in elf.sections if ".rodata" in s.name and s.type != SHT_NOBITS]
-    if not places:
-        places = [(row[2], row[5]) for row in elf.loads if not row[1] & PF_W]
-        narrower = [(row[2], row[5]) for row in elf.loads if not row[1] & (PF_W | PF_X)]
-        places = narrower or places
-    scanned = 0
-    for offset, size in places:
-        for at in range(0, size, _PIECE):
-            data = elf.view.some(offset + at, min(_PIECE + _OVERLAP, size - at))
-            scanned += len(data)
-            if not data or scanned > _MOST_SCANNED:
-                return
-            yield data
 
 
 # -- Go ----------------------------------------------------------------------------------------------------------------

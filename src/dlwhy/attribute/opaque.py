@@ -13,8 +13,6 @@ Fat binaries of GPUs are such stretches, too, but no code of this process: a lis
 
 from __future__ import annotations
 
-from math import log2
-
 from dlwhy.attribute.opened import imported
 from dlwhy.elf.constants import PF_X
 from dlwhy.errors import DlwhyError
@@ -34,10 +32,15 @@ _SHARE = 0.5
 """How much more than code, and which part of all loaded bytes, the stretch must be."""
 _STEP = 64 << 10
 _SAMPLE = 4096
-_FEW = 16
 """Of every 64 KiB the first 4 KiB are looked at."""
+_FEW, _ENOUGH = 6, 2
+"""Samples from all of a segment, and how many of them make it worth a look at all: half of it would be three."""
 _VALUES = 250
 """Different values in a sample; what has fewer is not worth a logarithm."""
+_SOON = 225
+"""Different values in the first quarter of a sample: 251 in random bytes, and hardly ever as few as 240."""
+_ZEROS = _SAMPLE // 10
+"""Bytes of one value that leave no room for `_BITS`: a tenth of one and all others alike are 7.66 bits."""
 _MISSED = 3
 """Samples with more structure, one after the other, that do not end a stretch: a compressor has weak spots."""
 _BITS = 7.7
@@ -113,7 +116,12 @@ def _payload(elf: Elf) -> Payload | None:
 def _worth(elf: Elf, offset: int, size: int) -> bool:
     """Whether a few samples from all of a segment leave open that a stretch is half of it."""
     places = range(offset, offset + size, max(size // _FEW, _SAMPLE))
-    return sum(_random(elf.view.some(at, min(_SAMPLE, offset + size - at))) for at in places) >= _FEW // 4
+    wanted, left = _ENOUGH, len(places)
+    for at in places:
+        wanted, left = wanted - _random(elf.view.some(at, min(_SAMPLE, offset + size - at))), left - 1
+        if not 0 < wanted <= left:
+            break
+    return wanted <= 0
 
 
 def _stretches(elf: Elf, offset: int, size: int) -> Iterator[tuple[int, int]]:
@@ -134,8 +142,12 @@ def _stretches(elf: Elf, offset: int, size: int) -> Iterator[tuple[int, int]]:
 
 def _random(sample: bytes) -> bool:
     """Whether bytes look like compressed or encrypted ones: each value is there, about as often as any other."""
-    if len(sample) < _SAMPLE or len(set(sample)) < _VALUES:
+    if len(sample) < _SAMPLE or sample.count(0) > _ZEROS or len(set(sample[: _SAMPLE // 4])) < _SOON:
         return False
+    if len(set(sample)) < _VALUES:
+        return False
+    from math import log2  # a module of its own, which nearly no file needs
+
     shares = [sample.count(value) / len(sample) for value in range(256)]
     return -sum(share * log2(share) for share in shares if share) >= _BITS
 

@@ -7,8 +7,7 @@ that it ever opens that, nor that it would open nothing else.
 
 from __future__ import annotations
 
-from dlwhy.attribute.embedded import constants
-from dlwhy.elf.constants import SHN_UNDEF
+from dlwhy.attribute.constants import constants
 from dlwhy.elf.notes import NT_FDO_DLOPEN, notes
 from dlwhy.errors import DlwhyError
 from dlwhy.loader.faults import Unknown
@@ -30,6 +29,8 @@ _MOST = 1000
 """Entries of all notes, or constants of one file, at most."""
 _LONGEST = 300
 """Characters of a text in a note that are kept."""
+_PLACES = 8
+"""Of a function's name in a string table that are looked at: linkers write each name once."""
 
 
 class Wanted(Record):
@@ -98,7 +99,7 @@ def guessed(elf: Elf, known: frozenset[str]) -> tuple[str, ...]:
     found: dict[str, None] = {}
     try:
         for data in constants(elf):
-            found.update(dict.fromkeys(_sonames(b"\0" + data)))
+            found.update(dict.fromkeys(_sonames(data)))
             if len(found) > _MOST:
                 break
     except (DlwhyError, Unknown):
@@ -106,16 +107,21 @@ def guessed(elf: Elf, known: frozenset[str]) -> tuple[str, ...]:
     return tuple(name for name in found if name not in known)[:_MOST]
 
 
-def _sonames(data: bytes) -> Iterator[str]:
-    """Whole strings like "libfoo.so.1". Without `re`, whose import would cost more than most answers."""
-    at = data.find(b"\0lib")
+def _sonames(data: bytes) -> list[str]:
+    """Whole strings like "libfoo.so.1", in their order. Without `re`, whose import would cost more than most answers.
+
+    ".so" is rarer than "lib" and backwards `bytes` finds faster, so each string is met at its last ".so".
+    """
+    found = []
+    at = data.rfind(b".so")
     while at >= 0:
-        end = data.find(b"\0", at + 1)
-        name = data[at + 1 : end] if 0 < end - at <= _LONGEST_NAME else b""
-        stem, dot, release = name.rpartition(b".so")
-        if dot and len(stem) > 3 and not name.translate(None, _LETTERS) and _is_release(release):
-            yield name.decode("ascii")
-        at = data.find(b"\0lib", at + 1)
+        start, end = data.rfind(b"\0", 0, at) + 1, data.find(b"\0", at)
+        name = data[start:end] if start < end <= start + _LONGEST_NAME else b""
+        release = name[at + 3 - start :]
+        if data.startswith(b"lib", start, at - 1) and not name.translate(None, _LETTERS) and _is_release(release):
+            found.append(name.decode("ascii"))
+        at = data.rfind(b".so", 0, start)
+    return found[::-1]
 
 
 def _is_release(text: bytes) -> bool:
@@ -133,9 +139,17 @@ def _opens(elf: Elf) -> bool:
 
 def imported(elf: Elf, names: tuple[bytes, ...]) -> set[bytes]:
     """Return which of these functions a file imports. Raises `ElfError` when its tables leave the file, `Unknown`."""
-    symbols = elf.symbols
-    if elf.dynamic is None or not any(name in symbols.names for name in names):
+    if elf.dynamic is None:
         return set()
-    undefined = range(1, symbols.hashed[0] or symbols.count)  # DT_GNU_HASH: what is hashed stands behind the rest
-    rows = (symbols.fields(index) for index in undefined)
-    return {name for row in rows if row[5] == SHN_UNDEF and (name := symbols.name_at(row[0])) in names}
+    strings = elf.symbols.names
+    return {name for name in names if any(elf.symbols.lacks(at) for at in _places(name + b"\0", strings))}
+
+
+def _places(name: bytes, strings: bytes) -> Iterator[int]:
+    """Where a name stands in a string table, also as the end of a longer one, which linkers share."""
+    at = strings.find(name)
+    for _ in range(_PLACES):
+        if at < 0:
+            return
+        yield at
+        at = strings.find(name, at + 1)

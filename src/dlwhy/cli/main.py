@@ -222,7 +222,8 @@ def _reports(command: str, arguments: Arguments) -> Generator[Report]:
     options = {name: getattr(arguments, name) for name in (*_PROCESS, "caller")}
     if command == "tree":
         if arguments.file is not None:
-            yield api.tree(arguments.file, host, **options)
+            shown = arguments.verbose or arguments.outputs or arguments.format != "text"
+            yield api.tree(arguments.file, host, guesses=bool(shown), **options)
     elif arguments.on:
         yield from _matrix(arguments, host)
     elif arguments.each:

@@ -5,10 +5,14 @@ Importing argparse and building a parser costs a tenth of the answer's time. A t
 
 from __future__ import annotations
 
+import sys
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import SimpleNamespace
+else:
+    SimpleNamespace = type(sys.implementation)  # as types has it, whose import would bring nothing else
 
 OUTPUT: dict[str, object] = {"format": "text", "outputs": (), "color": "auto", "verbose": False, "quiet": False}
 PROCESS: dict[str, object] = {
@@ -22,8 +26,6 @@ def plain(words: Sequence[str]) -> SimpleNamespace | None:
     """Return what a command and its operands mean, or None where an option or a mistake wants the parser."""
     if len(words) < 2 or any(word.startswith("-") for word in words):
         return None
-    from types import SimpleNamespace
-
     command, *operands = words
     if command == "check":
         return SimpleNamespace(steps=operands, each=False, on=(), lock=None, debug_dir=(), **PROCESS, **OUTPUT)

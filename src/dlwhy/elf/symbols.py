@@ -7,8 +7,8 @@ is found the symbols count that the loader's walk bucket by bucket would reach (
 
 from __future__ import annotations
 
+from _operator import mul
 from itertools import compress, count
-from operator import mul
 
 from dlwhy.elf.constants import (
     DT_GNU_HASH,
@@ -24,6 +24,7 @@ from dlwhy.elf.constants import (
     DT_VERNEED,
     DT_VERSYM,
     SHN_ABS,
+    SHN_UNDEF,
     SHT_SYMTAB,
     STB_LOCAL,
     STT_FILE,
@@ -50,6 +51,8 @@ _MOST_STEPS = 1 << 18
 _NAME_BUDGET = 16
 """Total bytes of names cut from a table: at most this many times its string table (honest files stay below 2)."""
 _NAME_SLACK = 1 << 16
+_WIDE = 16 << 20
+"""Bytes up to the next table that are read where no count is asked for."""
 _LONG = 256
 """Names beyond this many bytes are cut once and kept, and hashed in parts: many symbols may share one of a megabyte."""
 _ONE_BY_ONE = 8
@@ -165,13 +168,14 @@ class DynamicSymbols:
 
     __slots__ = (
         "_bloom", "_buckets", "_budget", "_chain", "_chains_at", "_count", "_data", "_elf", "_ends", "_hash", "_heads",
-        "_hits", "_kept", "_long", "_names", "_places", "_searched", "_shift", "_singles", "_symoffset", "_table",
-        "astray",
+        "_hits", "_kept", "_long", "_names", "_places", "_raw", "_searched", "_shift", "_singles", "_symoffset",
+        "_table", "astray",
     )  # fmt: skip
 
     def __init__(self, elf: Elf) -> None:
         self._elf = elf
         self._data: bytes | None = None
+        self._raw: bytes | None = None
         self._table: bytes | None = None
         self._names: bytes | None = None
         self._kept: tuple[int, list[bytes], bytes] | Literal[False] | None = False
@@ -254,9 +258,30 @@ class DynamicSymbols:
             chain = self._load_chain()
             if chain:
                 return min(self._symoffset + len(chain), limit)
+        return min(self._gap() // elf.layout.sym.size, limit)
+
+    def _gap(self) -> int:
+        """Bytes from DT_SYMTAB to the next table."""
+        tags = self._tags()
         start = tags[DT_SYMTAB]
-        gap = min((tags[tag] for tag in _TABLES if tags.get(tag, 0) > start), default=start) - start
-        return min(gap // elf.layout.sym.size, limit)
+        return min((tags[tag] for tag in _TABLES if tags.get(tag, 0) > start), default=start) - start
+
+    def lacks(self, name: int) -> bool:
+        """Return whether an undefined symbol has this st_name; the table is searched raw, and no hash table is read.
+
+        Raises `ElfError` when the table leaves the file.
+        """
+        tags, sym, layout = self._tags(), self._elf.layout.sym, self._elf.layout
+        if self._raw is None:
+            gap = self._gap() if self._data is None and DT_SYMTAB in tags and self._listed() is None else 0
+            self._raw = self._elf.around(tags[DT_SYMTAB], gap) if 0 < gap <= _WIDE else self.data
+        word, raw = layout.u32.pack(name), self._raw
+        at = raw.find(word, sym.size)
+        while 0 <= at <= len(raw) - sym.size:
+            if at % sym.size == 0 and self._ordered(sym.unpack_from(raw, at))[5] == SHN_UNDEF:
+                return True
+            at = raw.find(word, (at // sym.size + 1) * sym.size)
+        return False
 
     def _words(self, vaddr: int, number: int) -> array[int]:
         return self._array(self._elf.at(vaddr, 4 * number))

@@ -179,6 +179,11 @@ def compare(one: bytes, two: bytes, signed_char: bool = True) -> int:
     """Compare two sonames as _dl_cache_libcmp does: digit runs are numbers, and a digit sorts above any other."""
     if one == two:
         return 0
+    for a, b in zip(one, two, strict=False):
+        if a != b:
+            if 48 <= a <= 57 or 48 <= b <= 57:
+                break
+            return _char(a, signed_char) - _char(b, signed_char)  # digit runs before it were equal, and ended
     i = j = 0
     while i < len(one):
         a = one[i]

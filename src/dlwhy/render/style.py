@@ -8,13 +8,13 @@ Rule 3: every line fits the width, but for words that have no blank in them (pat
 
 from __future__ import annotations
 
-from operator import is_
+from _operator import is_
 
 from dlwhy.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from typing import TypeVar
 
     _T = TypeVar("_T")
@@ -60,11 +60,33 @@ def printable(value: _T, lines: bool = False) -> _T:
     A byte that is no UTF-8 (a lone surrogate) is shown as the byte it was. Only a `message` keeps its line breaks.
     What has nothing to be shown otherwise, as nearly all, is returned itself.
     """
+    return value if _harmless(value) else _escaped_in(value, lines)
+
+
+def _harmless(value: object) -> bool:
+    """Whether every text in a report can be printed as it is: nearly all, so no more is done than to look."""
+    todo: list[Iterable[object]] = [(value,)]
+    for group in todo:
+        for part in group:
+            if part.__class__ in _HARMLESS:
+                continue
+            if isinstance(part, str):
+                if not part.isprintable():
+                    return False
+            elif isinstance(part, tuple):
+                todo.append(part)
+            elif isinstance(part, dict):
+                todo += (part.keys(), part.values())
+    return True
+
+
+def _escaped_in(value: _T, lines: bool) -> _T:
+    """As `printable`, of a report that holds something to escape, or of a part of it."""
     if isinstance(value, str):
         return value if value.isprintable() else _escaped(value, lines)  # type: ignore[return-value]
     if isinstance(value, tuple):
         record = isinstance(value, Record)
-        parts = [part if part.__class__ in _HARMLESS or not part else printable(part) for part in value]
+        parts = [part if part.__class__ in _HARMLESS or not part else _escaped_in(part, False) for part in value]
         if all(map(is_, parts, value)):
             return value
         if not record:
@@ -72,10 +94,10 @@ def printable(value: _T, lines: bool = False) -> _T:
         fields: tuple[str, ...] = value._fields  # type: ignore[attr-defined]
         if "message" in fields:
             place = fields.index("message")
-            parts[place] = printable(value[place], True)
+            parts[place] = _escaped_in(value[place], True)
         return type(value)(*parts)  # type: ignore[arg-type]
     if isinstance(value, dict):
-        return {printable(key): printable(part) for key, part in value.items()}  # type: ignore[return-value]
+        return {_escaped_in(key, False): _escaped_in(part, False) for key, part in value.items()}  # type: ignore[return-value]
     return value
 
 
