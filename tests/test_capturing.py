@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 import dlwhy
+from dlwhy import capturing
+from dlwhy.api import Options
 from dlwhy.hosts.profile import load
+from tests.fixtures.libraries import gcc
+from tests.fixtures.real_hosts import BARE
 from tests.fixtures.system import LIB, build
 from tests.render.cases import CASES
 
@@ -41,6 +45,26 @@ def unnamed(report: CheckReport | TreeReport) -> CheckReport | TreeReport:
     assert report.host is not None
     assert report.host.profile is not None
     return report.but(host=report.host.but(profile=None))
+
+
+def test_without_code_only_what_the_code_tells_is_missing(tmp_path: Path) -> None:
+    """Of an object that nobody asked for by name a profile keeps no code: the bill says so, and has all the rest."""
+    (tmp_path / "big.c").write_text(
+        '__asm__(".text; .skip 100000, 0x90");\n'
+        '__thread char big[4000] __attribute__((tls_model("initial-exec")));\nchar *f(void) { return big; }\n'
+    )
+    big = gcc(tmp_path / "libbig.so", "-shared", "-fPIC", tmp_path / "big.c")
+    wanted = (capturing.Wanted(facts=(str(big),)), capturing.Wanted((str(big),)))
+    plain = dlwhy.Host.plain(BARE)
+    kept = (capturing.capture(plain, Options(), one) for one in wanted)
+    bare, full = (dlwhy.check([big], plain.but(captured=one)) for one in kept)
+    assert (bare.steps, bare.exit_status) == (full.steps, 10)
+    (without,), (with_,) = bare.tls, full.tls
+    assert [one.accesses for one in with_.triggers] == [1]
+    assert [one.accesses for one in without.triggers] == [None]
+    assert not [note for note in with_.notes if "holds no code" in note]
+    assert [note for note in without.notes if "holds no code" in note]
+    assert (without.shares, without.owners, without.padding) == (with_.shares, with_.owners, with_.padding)
 
 
 @pytest.mark.parametrize("name", ASKED)

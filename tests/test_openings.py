@@ -172,7 +172,7 @@ def test_constants_are_guesses(tmp_path: Path) -> None:
 
 def test_guesses_of_what_comes_along_are_left_out_when_not_wanted(tmp_path: Path) -> None:
     """The constants of the file itself are always looked at, those of its dependencies with `guesses` only."""
-    code = "void *dlopen(const char *, int); void *{0}(void) {{ return dlopen(\"lib{0}.so.1\", 1); }}\n"
+    code = 'void *dlopen(const char *, int); void *{0}(void) {{ return dlopen("lib{0}.so.1", 1); }}\n'
     for name in ("below", "above"):
         (tmp_path / f"{name}.c").write_text(code.format(name))
     below = gcc(tmp_path / "libb.so", "-shared", "-fPIC", tmp_path / "below.c")

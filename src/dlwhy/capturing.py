@@ -101,7 +101,7 @@ class _Capture:
         self.objects: Objects = question.objects
         self.directories: dict[str, None] = {}
         self.whole: set[str] = set()
-        """Paths, links followed, of files that are kept whole if they are small."""
+        """Paths, links followed, of files that are kept with their code, and whole if they are small."""
 
     def start(self) -> None:
         """Model the start, and note where the process would look for libraries."""
@@ -178,7 +178,9 @@ class _Capture:
             host = Host.executable(name, self.question.settings.env)
             model(ask([], host, self.options, self.files))
         else:
-            model(self.question.but(requests=(parse_step(f"now:{name}"),)))
+            run = model(self.question.but(requests=(parse_step(f"now:{name}"),)))
+            found = (one.path for step in run.steps for one in step.searches if named and one.name == name)
+            self.whole.update(self.files.resolve(path) for path in found if path is not None)
 
     def _elf(self, path: str) -> Elf | None:
         try:
@@ -191,10 +193,9 @@ class _Capture:
 
     def written(self, host: Host, options: Options) -> dict[str, Any]:
         """Return the profile as JSON has it."""
-        for views in list(self.files.opened.values()):
+        for path, views in list(self.files.opened.items()):
             if views[0].head[:4] == b"\x7fELF":
-                for view in views[:1]:
-                    exhaust(view, self.question)
+                exhaust(views[0], self.question, path in self.whole)
         self._system()
         kept = {path: self._kept(path, views) for path, views in sorted(self.files.opened.items())}
         kept |= {path: {"errno": number} for path, number in sorted(self.files.refused.items())}

@@ -30,8 +30,11 @@ if TYPE_CHECKING:
     from dlwhy.recording import RecordedView
 
 
-def exhaust(view: RecordedView, question: Question) -> None:
-    """Read every table of an object that a check may ask for, whatever is wrong with any of them."""
+def exhaust(view: RecordedView, question: Question, code: bool) -> None:
+    """Read every table of an object that a check may ask for, whatever is wrong with any of them.
+
+    With `code` its instructions, too, if any may tell whose TLS it is; they are most of a file.
+    """
     try:
         elf = Elf(view)
     except DlwhyError:
@@ -46,7 +49,7 @@ def exhaust(view: RecordedView, question: Question) -> None:
         lambda: _relocations(elf),
         lambda: (isa_and_needed(elf, True), isa_and_needed(elf, False)),
         lambda: standalone(elf) if is_program(elf) else None,
-        lambda: _attribution(elf) if elf.tls is not None or tls_relocations(elf).tpoff else None,
+        lambda: _attribution(elf, code) if elf.tls is not None or tls_relocations(elf).tpoff else None,
         lambda: _hidden(elf, view),
     )
     for attempt in attempts:
@@ -85,12 +88,12 @@ def _relocations(elf: Elf) -> None:
         pass
 
 
-def _attribution(elf: Elf) -> None:
+def _attribution(elf: Elf, code: bool) -> None:
     """What tells whose a TLS segment is, of objects that have one or use another's."""
     from dlwhy.attribute.bill import bill
     from dlwhy.attribute.triggers import triggers_into
 
-    bill(elf)
+    bill(elf, code=code)
     triggers_into(elf, elf)
 
 

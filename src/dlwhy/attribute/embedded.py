@@ -16,6 +16,7 @@ from dlwhy.attribute.graph import GraphError, from_dep_v0
 from dlwhy.elf.constants import PF_W, SHT_NOBITS
 from dlwhy.elf.notes import NT_FDO_PACKAGE, build_id, notes
 from dlwhy.errors import DlwhyError
+from dlwhy.loader.faults import Unknown
 from dlwhy.record import Record
 
 TYPE_CHECKING = False
@@ -73,17 +74,21 @@ class Embedded(Record):
 
 
 def embedded(elf: Elf) -> Embedded:
-    """Return what a file says of itself. Never raises: what is damaged is told in `notes`."""
+    """Return what a file says of itself. Never raises: what is damaged, or no part of a profile, is told in `notes`."""
     remarks: list[str] = []
     graph = None
     try:
         data = _section(elf, ".dep-v0")
         graph = from_dep_v0(data) if data else None
-    except GraphError as error:
+    except (GraphError, DlwhyError) as error:
         remarks.append(f".dep-v0 is not read: {error}")
-    except DlwhyError as error:
-        remarks.append(f".dep-v0 is not read: {error}")
-    return Embedded(build_id(elf), compilers(elf), _package(elf), crates(elf), graph, go_info(elf), tuple(remarks))
+    except Unknown:
+        pass  # nothing else is there either
+    try:
+        return Embedded(build_id(elf), compilers(elf), _package(elf), crates(elf), graph, go_info(elf), tuple(remarks))
+    except Unknown:
+        remarks.append("the profile does not hold what the file says of itself")
+        return Embedded(None, (), None, (), graph, None, tuple(remarks))
 
 
 def compilers(elf: Elf) -> tuple[str, ...]:

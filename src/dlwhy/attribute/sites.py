@@ -11,6 +11,7 @@ from functools import partial
 from dlwhy.attribute.slots import slots
 from dlwhy.elf.constants import DF_1_PIE, ET_EXEC, PF_X, SHF_EXECINSTR, SHT_NOBITS
 from dlwhy.elf.machine import EM_AARCH64, EM_X86_64
+from dlwhy.loader.faults import Unknown
 from dlwhy.record import Record
 
 TYPE_CHECKING = False
@@ -67,13 +68,25 @@ _SITE = partial(tuple.__new__, Site)
 
 
 def sites(elf: Elf) -> Sites:
-    """Return the TLS access sites of an object. Raises `ElfError` when its tables leave the file."""
+    """Return the TLS access sites of an object, none with `missing` where a profile holds no code of it.
+
+    Raises `ElfError` when its tables leave the file.
+    """
     known = slots(elf)
     tls = _own(elf)
     if not known and tls is None:
         return Sites(known, (), 0, None)
     if (elf.machine, elf.class_) not in READERS or not elf.little:
         return Sites(known, (), 0, "code of this machine is not read")
+    try:
+        found, searched = _search(elf, known, tls)
+    except Unknown:
+        return Sites(known, (), 0, "the profile holds no code of this file")
+    return Sites(known, tuple(map(_SITE, sorted(set(found)))), searched, None)
+
+
+def _search(elf: Elf, known: dict[int, Slot], tls: TlsSegment | None) -> tuple[list[tuple[int, str, int]], int]:
+    """Return the fields of each site, and how many bytes of code were searched."""
     reader = READERS[elf.machine, elf.class_]()
     found: list[tuple[int, str, int]] = []
     searched = 0
@@ -85,7 +98,7 @@ def sites(elf: Elf) -> Sites:
                 found += [(at, model, slot.address) for at, model, slot in through]
             if tls is not None:
                 found += [(at, "local-exec", offset) for at, offset in reader.direct(code, first, address, tls)]
-    return Sites(known, tuple(map(_SITE, sorted(set(found)))), searched, None)
+    return found, searched
 
 
 def _own(elf: Elf) -> TlsSegment | None:

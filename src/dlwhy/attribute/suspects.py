@@ -12,6 +12,7 @@ import os
 from dlwhy.attribute.constants import constants
 from dlwhy.elf.symbols import gnu_hash
 from dlwhy.errors import DlwhyError
+from dlwhy.loader.faults import Unknown
 from dlwhy.record import Record
 
 TYPE_CHECKING = False
@@ -97,7 +98,7 @@ def _exported(elf: Elf, names: list[str]) -> set[str]:
         found = elf.symbols.look_up({name.encode(): gnu_hash(name.encode()) for name in names})
         hits = [(name, at) for name, places in found.items() for at in places if at > 0]
         return {name.decode() for name, at in hits if elf.symbols.symbol(at).shndx}
-    except DlwhyError:
+    except (DlwhyError, Unknown):
         return set()
 
 
@@ -106,7 +107,7 @@ def _texts(elf: Elf, texts: list[str]) -> set[str]:
     try:
         for data in constants(elf):
             found.update(text for text in texts if text.encode() in data)
-    except DlwhyError:
+    except (DlwhyError, Unknown):
         return found
     return found
 
