@@ -29,6 +29,7 @@ BLOCK = re.compile(r"```console(?P<timed> timed)?\n\$ (?P<command>.*)\n(?P<shown
 RECORDED = re.compile(r"<!-- recorded with: (.*) -->")
 PACKAGES = (
     "libc6", "libgomp1", "libjemalloc2", "libmimalloc2.0", "libstdc++6", "libtcmalloc-minimal4", "nodejs", "gcc",
+    "binutils", "python3",
 )  # fmt: skip
 TOOLS = (("rustc", "--version"), ("go", "version"))
 CASE, LABS = "/tmp/the-case", "/tmp/the-labs"
@@ -39,6 +40,11 @@ _DIGEST = re.compile(r"(/tmp/the-labs/examples/[\w.-]+-)[0-9a-f]{12}")
 _BUILT = re.compile(r"-[0-9a-f]{12}$")
 _NAMED = re.compile(r"/tmp/the-labs/examples/(ways-to-fail|static-tls-murder|who-wants-tls)-?([\w.-]*)/")
 _SCRIPTS = {"ways-to-fail": "ways.py", "static-tls-murder": "murder.py", "who-wants-tls": "counters.py"}
+_CONFIGURED = (
+    "CARGO_HOME", "CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTRIES_", "CARGO_SOURCE_", "HTTP_PROXY", "HTTPS_PROXY",
+    "NODE_EXTRA_CA_CERTS", "NO_PROXY", "NPM_CONFIG_", "PIP_", "RUSTUP_", "SSL_CERT_",
+)  # fmt: skip
+"""How variables begin that tell the clients of registries where these are; they reach no answer."""
 REGISTRY = "registry"
 """Where packages of registries are kept, below the cache."""
 
@@ -133,6 +139,7 @@ class Stage:
             "PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "LC_ALL": "C.UTF-8", "COLUMNS": "100",
             "DLWHY_CACHE": self._labs,
             **{key: os.path.abspath(os.environ[key]) for key in ("PYTHONPATH",) if key in os.environ},
+            **{key: value for key, value in os.environ.items() if key.upper().startswith(_CONFIGURED)},
         }  # fmt: skip
         return subprocess.run(words, cwd=directory, env=env, capture_output=True, text=True, timeout=600, check=False)
 
