@@ -32,6 +32,7 @@ PACKAGES = {
     "gcc": "apt-get install gcc",
     "g++": "apt-get install g++",
     "go": "apt-get install golang-go",
+    "java": "apt-get install default-jre-headless",
     "ld.so of musl": "apt-get install musl-tools",
     "musl-gcc": "apt-get install musl-tools",
     "node": "apt-get install nodejs",
