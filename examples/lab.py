@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from fcntl import LOCK_EX, flock
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,10 +32,14 @@ PACKAGES = {
     "gcc": "apt-get install gcc",
     "g++": "apt-get install g++",
     "go": "apt-get install golang-go",
+    "java": "apt-get install default-jre-headless",
     "ld.so of musl": "apt-get install musl-tools",
     "musl-gcc": "apt-get install musl-tools",
     "node": "apt-get install nodejs",
+    "npm": "apt-get install npm",
+    "objcopy": "apt-get install binutils",
     "objdump": "apt-get install binutils",
+    "pip": "apt-get install python3-pip",
     "readelf": "apt-get install binutils",
 }
 """Tool -> how to get it."""
@@ -127,6 +132,37 @@ def version(*words: str) -> str:
     """Return the first line that a tool says of its version."""
     need(words[0])
     return run(words, HERE).splitlines()[0]
+
+
+def registry(name: str) -> Path:
+    """Return a wheel of PyPI or a package of npm by the name of its file. Raises `MissingError` without a network."""
+    from tools.registries import UnreachedError, package
+
+    if not name.endswith(".whl"):
+        need("npm")
+    elif find_spec("pip") is None:
+        raise MissingError(f"needs pip, which is not installed: {PACKAGES['pip']}")
+    try:
+        return package(name, cache().parent / "registry")
+    except UnreachedError as error:
+        raise MissingError(str(error)) from error
+
+
+def tls_by_readelf(path: Path) -> str:
+    """Bytes of the TLS segment, and whether its relocations force it into the static block, by the classic tool."""
+    need("readelf")
+    segments = subprocess.run(["readelf", "-Wl", path], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"^ +TLS +(?:0x\w+ +){4}(0x\w+)", segments, re.MULTILINE)
+    relocations = subprocess.run(["readelf", "-Wr", path], capture_output=True, text=True, check=True).stdout
+    return f"{int(found[1], 16) if found else 0} bytes{' static' * ('R_X86_64_TPOFF64' in relocations)}"
+
+
+def tls_by_dlwhy(path: Path) -> str:
+    """The same as dlwhy tells it: the sum of the bill's lines."""
+    (file,) = dlwhy.tls([path]).files
+    told = file.tls
+    size = sum(one.bytes for one in told.owners) + told.padding + told.unattributed if told else 0
+    return f"{size} bytes{' static' * bool(file.triggers)}"
 
 
 _REQUIRE = 'try { require(process.argv[1]); console.log("loads") } catch (e) { console.log(e.message) }'

@@ -27,6 +27,7 @@ EXAMPLES = {
     "static-tls-murder": "static-tls-murder/murder.py",
     "detective-work": "detective-work/detective.py",
     "ways-to-fail": "ways-to-fail/ways.py",
+    "evidence": "evidence/evidence.py",
 }
 """Name -> the script, whose `rows` yields its rows."""
 

@@ -2,7 +2,8 @@
 
 `python -m tools.examples [PAGE...]` runs those of these pages, by default of all, and writes down what they print.
 An example is a fenced block of `console` whose first line begins with "$ ". Of one marked `console timed`, whose
-figures differ from run to run, only the exit status counts.
+figures differ from run to run, only the exit status counts. `./dlwhy` and what stands below examples/ are run from the
+checkout; a `dlwhy` whose operands are packages of PyPI or npm, in the directory where these were downloaded to.
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from tools.registries import package
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"```console(?P<timed> timed)?\n\$ (?P<command>.*)\n(?P<shown>(?s:.*?))```")
 RECORDED = re.compile(r"<!-- recorded with: (.*) -->")
 PACKAGES = (
     "libc6", "libgomp1", "libjemalloc2", "libmimalloc2.0", "libstdc++6", "libtcmalloc-minimal4", "nodejs", "gcc",
+    "binutils", "python3",
 )  # fmt: skip
 TOOLS = (("rustc", "--version"), ("go", "version"))
 CASE, LABS = "/tmp/the-case", "/tmp/the-labs"
@@ -36,6 +40,13 @@ _DIGEST = re.compile(r"(/tmp/the-labs/examples/[\w.-]+-)[0-9a-f]{12}")
 _BUILT = re.compile(r"-[0-9a-f]{12}$")
 _NAMED = re.compile(r"/tmp/the-labs/examples/(ways-to-fail|static-tls-murder|who-wants-tls)-?([\w.-]*)/")
 _SCRIPTS = {"ways-to-fail": "ways.py", "static-tls-murder": "murder.py", "who-wants-tls": "counters.py"}
+_CONFIGURED = (
+    "CARGO_HOME", "CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTRIES_", "CARGO_SOURCE_", "HTTP_PROXY", "HTTPS_PROXY",
+    "NODE_EXTRA_CA_CERTS", "NO_PROXY", "NPM_CONFIG_", "PIP_", "RUSTUP_", "SSL_CERT_",
+)  # fmt: skip
+"""How variables begin that tell the clients of registries where these are; they reach no answer."""
+REGISTRY = "registry"
+"""Where packages of registries are kept, below the cache."""
 
 
 class Example(NamedTuple):
@@ -44,6 +55,11 @@ class Example(NamedTuple):
     command: str
     shown: str
     timed: bool
+
+    @property
+    def anywhere(self) -> bool:
+        """Whether it prints the same on every machine: its files and systems are pinned."""
+        return bool(re.match(r"dlwhy (floor|check .*--on) ", self.command))
 
 
 def pages() -> list[Path]:
@@ -89,29 +105,43 @@ class Stage:
     def output(self, command: str) -> str:
         """Return what an example prints, at 100 columns, with the names that the pages show.
 
-        Raises `ChildProcessError` with what it says to standard error, which no example does.
+        Raises `ChildProcessError` with what it says to standard error, which no example does, and `UnreachedError`.
         """
         for script, name in _NAMED.findall(command):
             self._build(script, name)
         words = shlex.split(command.replace(CASE, self._case).replace(LABS, self._labs))
-        words[0] = self._command if words[0] == "./dlwhy" else words[0]
-        done = self._run(words)
+        directory = self._packages(words[1:]) if words[0] == "dlwhy" else ROOT
+        if words[0].endswith("dlwhy"):
+            words[0] = self._command
+        elif words[0].endswith(".py"):
+            words.insert(0, sys.executable)  # which has all that ./dev installs
+        done = self._run(words, directory)
         if done.stderr or done.returncode not in (0, 10, 11):
             raise ChildProcessError(f"{command}: exit status {done.returncode}: {done.stderr.strip() or done.stdout}")
         return _DIGEST.sub(rf"\g<1>{'0' * 12}", done.stdout.replace(self._case, CASE).replace(self._labs, LABS))
+
+    def _packages(self, words: Sequence[str]) -> Path:
+        """Return the directory that holds all packages that words name."""
+        folder = Path(self._labs, REGISTRY).resolve()
+        for word in words:
+            if word.endswith((".whl", ".tgz")):
+                package(word, folder)
+        return folder
 
     def _build(self, script: str, name: str) -> None:
         """Build what a command names below examples/, once; lab.py gives it a name without a digest."""
         words = [f"examples/{script}/{_SCRIPTS[script]}", *([name] if name else [])]
         if not os.path.isdir(f"{self._labs}/examples/{'-'.join(filter(None, (script, name)))}"):
-            self._run(words)
+            self._run([sys.executable, *words])
 
-    def _run(self, words: list[str]) -> subprocess.CompletedProcess[str]:
+    def _run(self, words: list[str], directory: Path = ROOT) -> subprocess.CompletedProcess[str]:
         env = {
             "PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "LC_ALL": "C.UTF-8", "COLUMNS": "100",
-            "DLWHY_CACHE": self._labs, **{key: os.environ[key] for key in ("PYTHONPATH",) if key in os.environ},
+            "DLWHY_CACHE": self._labs,
+            **{key: os.path.abspath(os.environ[key]) for key in ("PYTHONPATH",) if key in os.environ},
+            **{key: value for key, value in os.environ.items() if key.upper().startswith(_CONFIGURED)},
         }  # fmt: skip
-        return subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600, check=False)
+        return subprocess.run(words, cwd=directory, env=env, capture_output=True, text=True, timeout=600, check=False)
 
 
 @contextmanager
@@ -128,8 +158,9 @@ def stage(cache: Path, command: str | os.PathLike[str] = ROOT / "dlwhy") -> Iter
         labs = Path(f"{case[:-1]}-")
         try:
             _copy(kept, labs / "examples")
-            (cache / "sysroots").mkdir(exist_ok=True)
-            (labs / "sysroots").symlink_to(cache / "sysroots")
+            for shared in ("sysroots", REGISTRY):
+                (cache / shared).mkdir(exist_ok=True)
+                (labs / shared).symlink_to(cache / shared)
             yield Stage(case, str(labs), command)
             _copy(labs / "examples", kept)
         finally:

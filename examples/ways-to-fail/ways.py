@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent), str(HERE.parent.parent / "src")]
 
-from lab import MissingError, Row, built, clean, need, prediction, run, version
+from lab import LOADS, MissingError, Row, built, clean, need, prediction, run, version
 
 import dlwhy
 
@@ -40,6 +41,20 @@ class Way(NamedTuple):
     since: tuple[int, int] = (0, 0)
     """The glibc from which on the own loader says it too."""
     needs: tuple[str, ...] = ("gcc",)
+    java: bool = False
+    """Whether a JVM opens it, by its whole path, as System.load wants it."""
+
+    def told(self) -> tuple[str, str]:
+        """The command that opens it, and that of dlwhy."""
+        opener, host = ("java -cp . Load", "--host java ") if self.java else (f"./{self.opener}", "")
+        steps = " ".join(f'"$PWD/{step[2:]}"' if self.java else step for step in self.steps)
+        return " ".join([*map("=".join, self.environment), opener, steps]), f"dlwhy check {host}{steps}"
+
+    def asked(self, place: Path) -> tuple[str, list[str]]:
+        """The host, and the steps that dlwhy is asked for."""
+        if self.java:
+            return "java", [str(place / step) for step in self.steps]
+        return f"./{self.opener}", [f"now:{step}" for step in self.steps]
 
 
 WAYS: dict[str, tuple[Way, ...]] = {
@@ -63,12 +78,14 @@ WAYS: dict[str, tuple[Way, ...]] = {
         Way(("./libanswer-of-another-machine.so",)),
     ),
     "dependency": (Way(("./dependency.so",)),),
+    "jni": tuple(Way((f"./lib{name}.so",), needs=("gcc", "java"), java=True) for name in ("small", "room")),
     "runpath": (Way(("./runpath-enable.so",)), Way(("./runpath-disable.so",))),
     "musl": (Way(("./musl.so",), opener="musl-opener", needs=("gcc", "musl-gcc")),),
 }
 """Way -> what is asked of it. Where two stand, one shows the difference."""
 
 _OLD_LIBSTDCXX = "glibcxx"
+_UNSATISFIED = re.compile(r"^Exception in thread .* java\.lang\.UnsatisfiedLinkError: [^:]*: ")
 
 
 def place_of(name: str) -> Path:
@@ -78,7 +95,7 @@ def place_of(name: str) -> Path:
 
     def make(place: Path) -> None:
         run(["gcc", "-o", "opener", "opener.c", "-ldl"], place)
-        run(["sh", "-eu", f"{name}.sh"], place, **more)
+        run(["sh", "-eu", f"{name}.sh"], place, PYTHON=sys.executable, **more)
 
     return built(f"{NAME}-{name}", HERE, make, version("gcc", "--version"))
 
@@ -113,22 +130,33 @@ def _environment(way: Way, place: Path) -> dict[str, str]:
 
 
 def real(way: Way, place: Path) -> str:
-    """Return what the real loader says."""
-    words = [f"./{way.opener}", *way.steps]
+    """Return what the real loader says, without what a JVM puts before it."""
+    return _UNSATISFIED.sub("", said(way, place))
+
+
+def said(way: Way, place: Path) -> str:
+    """Return what the opener prints: of a JVM the first line, as its stack goes by its release."""
+    if way.java:
+        words = ["java", "-cp", ".", "Load", *(str(place / step) for step in way.steps)]
+    else:
+        words = [f"./{way.opener}", *way.steps]
     explicit = _loader(way)
     if explicit is not None:
         words = [str(explicit[0]), "--library-path", explicit[1], *words]
     env = _environment(way, place)
     done = subprocess.run(words, cwd=place, capture_output=True, text=True, check=False, env=env)
-    return done.stdout.strip() or done.stderr.strip() or f"exit status {done.returncode}"
+    if way.java and done.returncode == 0:
+        return LOADS
+    told = done.stdout.strip() or done.stderr.strip() or f"exit status {done.returncode}"
+    return told.splitlines()[0] if way.java else told
 
 
 def foretold(way: Way, place: Path) -> dlwhy.CheckReport:
     """Return dlwhy's report of the same."""
-    host = dlwhy.Host.executable(f"./{way.opener}", env=_environment(way, place))
+    opener, steps = way.asked(place)
+    host = dlwhy.Host.executable(opener, env=_environment(way, place))
     explicit = _loader(way)
     loader, library_path = (str(explicit[0]), explicit[1]) if explicit is not None else (None, None)
-    steps = [f"now:{step}" for step in way.steps]
     return dlwhy.check(steps, host, cwd=str(place), loader=loader, library_path=library_path)
 
 
@@ -165,9 +193,9 @@ def main(words: list[str]) -> int:
                 break
             print(line[2:])
         for way in WAYS[name]:
-            print(f"\n$ {' '.join([*map('='.join, way.environment), f'./{way.opener}', *way.steps])}")
-            print(f"{real(way, place)}\n\n$ dlwhy check {' '.join(way.steps)}", flush=True)
-            print(dlwhy_says(way, place))
+            opened, asked = way.told()
+            print(f"\n$ {opened}\n{said(way, place)}\n\n$ {asked}", flush=True)
+            print(dlwhy_says(way, place), end="")
     except MissingError as missing:
         print(f"{name}: {missing}", file=sys.stderr)
         return 1
@@ -178,8 +206,8 @@ def dlwhy_says(way: Way, place: Path) -> str:
     """Return the text of dlwhy's report, as the command prints it."""
     explicit = _loader(way)
     options = [] if explicit is None else ["--loader", str(explicit[0]), "--library-path", explicit[1]]
-    steps = [f"now:{step}" for step in way.steps]
-    words = [str(HERE.parent.parent / "dlwhy"), "check", "--host", f"./{way.opener}", *options, *steps]
+    host, steps = way.asked(place)
+    words = [str(HERE.parent.parent / "dlwhy"), "check", "--host", host, *options, *steps]
     env = {**os.environ, **_environment(way, place)}
     return subprocess.run(words, cwd=place, capture_output=True, text=True, check=False, env=env).stdout
 

@@ -12,7 +12,6 @@ run side by side.
 from __future__ import annotations
 
 import ctypes
-import re
 import subprocess
 import sys
 import threading
@@ -23,9 +22,19 @@ from typing import TYPE_CHECKING, NamedTuple
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent / "src")]
 
-from lab import MissingError, Row, built, foretold, need, prediction, python_says, run, version
-
-import dlwhy
+from lab import (
+    MissingError,
+    Row,
+    built,
+    foretold,
+    need,
+    prediction,
+    python_says,
+    run,
+    tls_by_dlwhy,
+    tls_by_readelf,
+    version,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -219,20 +228,8 @@ def rows() -> Iterator[Row]:
     place = libraries()
     for path in sorted(place.glob("lib*.so")):
         yield Row(NAME, f"python3: {path.name}", python_says(path), prediction(foretold([path], sys.executable)))
-        yield Row(NAME, f"{path.name}: bytes of TLS, and how they are reached", _by_readelf(path), _by_dlwhy(path))
-
-
-def _by_readelf(path: Path) -> str:
-    """Bytes of the TLS segment and kinds of its relocations, by the classic tool."""
-    segments = subprocess.run(["readelf", "-Wl", path], capture_output=True, text=True, check=True).stdout
-    found = re.search(r"^ +TLS +(?:0x\w+ +){4}(0x\w+)", segments, re.MULTILINE)
-    relocations = subprocess.run(["readelf", "-Wr", path], capture_output=True, text=True, check=True).stdout
-    return f"{int(found[1], 16) if found else 0} bytes{' static' * ('R_X86_64_TPOFF64' in relocations)}"
-
-
-def _by_dlwhy(path: Path) -> str:
-    (file,) = dlwhy.tls([path]).files
-    return f"{file.tls.size if file.tls else 0} bytes{' static' * bool(file.triggers)}"
+        told = f"{path.name}: bytes of TLS, and how they are reached"
+        yield Row(NAME, told, tls_by_readelf(path), tls_by_dlwhy(path))
 
 
 def explain(names: Sequence[str] = ()) -> None:

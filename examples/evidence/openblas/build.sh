@@ -1,0 +1,1 @@
+# OpenBLAS as the wheel of numpy brings it: its TLS is large, and dynamic.

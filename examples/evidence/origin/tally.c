@@ -1,0 +1,2 @@
+__thread int tally __attribute__((tls_model("initial-exec")));
+int count(void) { return tally; }

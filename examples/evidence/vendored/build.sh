@@ -1,0 +1,1 @@
+# The libgomp that auditwheel copied into scikit-learn's wheel.
