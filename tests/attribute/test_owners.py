@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dlwhy.attribute.owners import NAME_LIMIT, names, namespace, owner, trusted
+from dlwhy.attribute.owners import NAME_LIMIT, names, namespace, owner, package, trusted
 
 
 @pytest.mark.parametrize(
@@ -85,6 +85,23 @@ def test_owner(name: str, unit: str | None, expected: tuple[str, str]) -> None:
 def test_variable_names_are_tidy(symbol: str, title: str) -> None:
     """A variable is called what its author called it; a name too long to be meant is cut."""
     assert names([symbol]) == {symbol: title}
+
+
+@pytest.mark.parametrize(("function", "expected"), [
+    ("runtime.mallocgc", "Go runtime"),
+    ("internal/runtime/atomic.Load", "Go runtime"),
+    ("runtime/debug.SetGCPercent", "runtime/debug"),
+    ("gopkg.in/yaml%2ev2.(*parser).parse.func1", "gopkg.in/yaml.v2"),
+    ("sync/atomic.(*Pointer[internal/bisect.T]).Load", "sync/atomic"),
+    ("type..eq.[15]internal/cpu.option", "internal/cpu"),
+    ("type:.hash.net/http.key", "net/http"),
+    ("type..eq.struct { sync.Once; crypto/x509.v *crypto/x509.Certificate }", "Go code without a package"),
+    ("aeshashbody", "Go code without a package"),
+    ("go:textfipsend", "Go code without a package"),
+])  # fmt: skip
+def test_packages_of_go_functions(function: str, expected: str) -> None:
+    """A Go function's package is the import path that its name begins with, also of what the compiler adds to types."""
+    assert (package(function).name, package(function).kind) == (expected, "go")
 
 
 def test_outermost_namespace_is_bounded() -> None:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 RUNTIME = "Go runtime"
 """Owner of what the Go runtime defines."""
 
+NO_PACKAGE = "Go code without a package"
+"""Owner of functions of Go, often in assembler, whose names do not tell a package."""
+
 NAME_LIMIT = 2000
 """Characters of a name that are shown; no honest name met was longer than 800."""
 
@@ -40,6 +43,9 @@ PREFIXES: tuple[tuple[str, str], ...] = (
 """C libraries that mark their symbols: (prefix, owner)."""
 
 _GO_VARIABLES = frozenset(("runtime.tlsg", "runtime.tls_g"))
+_GO_MADE = re.compile(r"type[.:]\.(?:eq|hash)\.(?:\[\d+\])*")
+_GO_ESCAPE = re.compile(r"%([0-9a-f]{2})")
+"""How the last part of an import path writes a dot and what is not printable (Go cmd/internal/objabi, PathToPrefix)."""
 _CODEGEN_UNIT = re.compile(r"([A-Za-z_][0-9A-Za-z_]{0,200})\.[0-9a-f]{8,32}-cgu\.\d+")
 _MEMBER = re.compile(r"(.+)\(([^()]+)\)")
 _CODEGEN_MEMBER = re.compile(r"(?:[^.]{1,200}\.)?([A-Za-z_][0-9A-Za-z_]{0,200})\.[0-9a-f]{8,32}-cgu\.\d+\.")
@@ -106,11 +112,21 @@ def owner(name: str, unit: str | None, source: str, library: str, origin: str | 
 
 
 def package(function: str) -> Owner:
-    """Return the Go package of a function, whose name in the Go runtime's own table begins with the import path."""
-    folder, slash, last = function.rpartition("/")
-    path = folder + slash + last.partition(".")[0]
+    """Return the Go package of a function, whose name in the Go runtime's own table begins with the import path.
+
+    What the compiler makes to compare and hash a type is the type's package's. Assembler functions may have no package.
+    """
+    made = _GO_MADE.match(function)
+    path = function[made.end() if made else 0 :].partition("[")[0]  # arguments of generics are paths, too
+    folder, slash, last = path.rpartition("/")
+    last, dot, _ = last.partition(".")
+    if not dot or " " in path:
+        return Owner(NO_PACKAGE, "go", "function name in .gopclntab, which has no package")
+    path = folder + slash + _GO_ESCAPE.sub(lambda found: chr(int(found[1], 16)), last)
     runtime = path in ("runtime", "runtime/cgo") or path.startswith(("internal/runtime/", "runtime/internal/"))
     return Owner(RUNTIME if runtime else shown(path), "go", "function name in .gopclntab")
+
+
 def origin_owner(origin: str) -> Owner | None:
     """Return whose an archive's member is: the crate of a Rust library, the Go runtime, else the archive.
 
