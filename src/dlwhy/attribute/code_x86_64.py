@@ -22,6 +22,7 @@ it leaves is byte for byte what a compiler writes for the address of an initial-
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from dlwhy.attribute.slots import DTPMOD, TLSDESC, TPOFF
 
@@ -39,8 +40,10 @@ BEFORE, AFTER = 16, 24
 
 _FEW = 2
 """Values of the highest byte of a distance that are looked for one by one."""
-_COMMON = frozenset((0x00, 0xFF, 0x0F, 0x24, 0x44, 0x48, 0x4C, 0x89, 0x8B, 0x8D, 0xE8))
-"""Bytes that are frequent in code."""
+_COMMON = frozenset((0x00, 0x0F, 0x24, 0x44, 0x48, 0x4C, 0x89, 0x8B, 0x8D, 0xE8))
+"""Bytes that are so frequent in code that the opcodes are looked for instead."""
+_KEPT = 64
+"""Patterns that are kept."""
 _FORMS = {TPOFF: (0x8B, 0x03), DTPMOD: (0x8D,), TLSDESC: (0x8D,)}
 _MODRM = rb"[\x05\x0d\x15\x1d\x25\x2d\x35\x3d]"
 _THREAD_POINTER = b"\x64\x48\x8b\x04\x25\0\0\0\0"
@@ -76,7 +79,7 @@ def through_slots(code: bytes, first: int, address: int, slots: Mapping[int, Slo
             by_opcode.setdefault(opcode, []).append(slot)
     for opcode, wanted in by_opcode.items():
         places = [slot.address for slot in wanted]
-        pattern = _pattern(opcode, min(places) - address - len(code), max(places) - address)
+        pattern = leading(opcode, min(places) - address - len(code), max(places) - address)
         meant = {slot.address: slot for slot in wanted}
         for found in pattern.finditer(code, first, len(code) - AFTER + 6):
             at = found.start()
@@ -91,7 +94,8 @@ def _by_top(value: int, middle: bytes) -> re.Pattern[bytes]:
     return re.compile(literal + rb"(?<=[\x48\x4c][\x8b\x03\x8d]" + _MODRM + rb"(?s:..)" + middle + literal + rb")")
 
 
-def _pattern(opcode: int, least: int, most: int) -> re.Pattern[bytes]:
+@lru_cache(_KEPT)
+def leading(opcode: int, least: int, most: int) -> re.Pattern[bytes]:
     """Match REX, opcode (where the match starts), ModRM and a distance between `least` and `most`."""
     top, middle = _classes(least, most)
     literal = re.escape(bytes((opcode,)))
