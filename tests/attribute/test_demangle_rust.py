@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlwhy.attribute.demangle_rust import crate_name, demangle_rust
+from dlwhy.attribute.demangle_rust import crate_name, demangle_rust, rust_crate
 from dlwhy.attribute.rust_v0 import MAX_TEXT
 
 HERE = Path(__file__).parent
@@ -148,6 +148,35 @@ def test_crate_names(name: str, crate: str | None) -> None:
     assert crate_name(name) == crate
 
 
+@pytest.mark.parametrize(
+    ("name", "crate"),
+    [
+        ("_RNvNtC3std6thread7CURRENT", "std"),
+        ("_RC4_set_key", None),
+        ("_RC3foo", None),
+        ("_RNvC4rand6x\xe9", None),
+        ("_RNvC4rand4a b", None),
+        ("_RNvC9rand", None),
+        ("_ZN4rand4rngs3KEY17h0123456789abcdefE", "rand"),
+        ("_ZN4rand4rngs3KEY17h0123456789abcdeE", None),
+        ("_ZN4rand4rngs3KEYE", None),
+        ("_ZN", None),
+        ("", None),
+    ],
+)
+def test_whose_a_symbol_is(name: str, crate: str | None) -> None:
+    """A symbol belongs to a crate when it surely is a Rust name, which the head of a C name may only look like."""
+    assert rust_crate(name) == crate
+
+
+def test_every_symbol_that_can_be_read_has_its_crate() -> None:
+    """What the whole name is read for says no more of the crate than its head does."""
+    for name, text in GOLDEN:
+        plain = name.partition(".")[0]
+        if text and demangle_rust(plain) is not None and not plain.startswith("_RC"):
+            assert rust_crate(plain) == crate_name(plain)
+
+
 def test_crate_names_are_cheap() -> None:
     """A crate is found in about 2 microseconds a name (a tenth of that in slack for a busy machine)."""
     names = [name for name, _ in GOLDEN if name.startswith(("_R", "_ZN"))] * 20
@@ -155,7 +184,7 @@ def test_crate_names_are_cheap() -> None:
     for _ in range(5):
         start = time.process_time()
         for name in names:
-            crate_name(name)
+            rust_crate(name)
         best = min(best, (time.process_time() - start) / len(names))
     assert best < 10e-6
 
