@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _MAGICS = (b"\xf1\xff\xff\xff\0\0", b"\xf0\xff\xff\xff\0\0")
 """Go 1.20 and later, Go 1.18 and 1.19."""
+_COMMON = b"\xff\xff\xff\0\0"
+"""What all of them end in."""
 _HEADER = struct.Struct("<6xBB8Q")
 """Quantum, pointer size; then how many functions, files, text start, and the places of five tables."""
 _MIN_PC = 20
@@ -96,12 +98,11 @@ def _candidates(elf: Elf) -> Iterator[int]:
         size = min(row[5], elf.view.size - row[2])
         for done in range(0, 0 if row[1] & PF_X else size, _PIECE):
             data = elf.view.some(row[2] + done, min(_PIECE + 8, size - done))
-            for magic in _MAGICS:
-                at = data.find(magic)
-                while at >= 0:
-                    if not (row[3] + done + at) % 8:
-                        yield row[3] + done + at
-                    at = data.find(magic, at + 1)
+            at = data.find(_COMMON, 1)
+            while at >= 0:
+                if not (row[3] + done + at - 1) % 8 and data[at - 1 : at + 5] in _MAGICS:
+                    yield row[3] + done + at - 1
+                at = data.find(_COMMON, at + 1)
 
 
 def _read(elf: Elf, address: int) -> GoTable | None:

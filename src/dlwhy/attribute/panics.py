@@ -127,12 +127,13 @@ def _paths(elf: Elf, places: set[int]) -> dict[int, str]:
                 if 0 < length <= _LONGEST_PATH and 0 < line < _MOST_LINES and 0 < column < _MOST_COLUMNS:
                     pointers[place] = (pointer, length)
     addends = _addends(elf, [place for place, (pointer, _) in pointers.items() if not pointer])
-    result = {}
-    for place, (pointer, length) in pointers.items():
-        raw = elf.around(pointer or addends.get(place, 0), length)[:length]
+    strings = {place: (pointer or addends.get(place, 0), length) for place, (pointer, length) in pointers.items()}
+    texts = {}  # many locations have one path
+    for address, length in set(strings.values()):
+        raw = elf.around(address, length)[:length]
         if len(raw) == length and raw.endswith(b".rs") and raw.isascii() and b"\0" not in raw:
-            result[place] = raw.decode()
-    return result
+            texts[address, length] = raw.decode()
+    return {place: texts[string] for place, string in strings.items() if string in texts}
 
 
 def _addends(elf: Elf, places: list[int]) -> dict[int, int]:
