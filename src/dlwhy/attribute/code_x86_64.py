@@ -10,10 +10,9 @@ must be able to rewrite it:
     local-exec       64 ... modrm 25 disp32      any instruction with %fs:disp32, programs only
 
 Most bytes of code are looked at by `re` alone, through a literal, so that it runs at the speed of memchr. Of the
-distance to any slot the two high bytes are nearly the same throughout one piece of code: where the highest is a byte
-that is rare in code, as it is when the slots are 16 MiB away, it is the literal, and all forms are found at once. Else
-it is the opcode; then the rarest tests come first, and the REX prefix last, in a look-behind. What passes is compared
-with the slots exactly.
+distance to any slot the two high bytes are nearly the same throughout one piece of code: where the highest has few
+values, it is the literal, and all forms are found at once. Else it is the opcode; then the rarest tests come first, and
+the REX prefix last, in a look-behind. What passes is compared with the slots exactly.
 
 GNU ld rewrites general-dynamic and TLSDESC accesses to a variable that is initial-exec elsewhere in the same link; what
 it leaves is byte for byte what a compiler writes for the address of an initial-exec variable. Such a site is marked.
@@ -22,6 +21,7 @@ it leaves is byte for byte what a compiler writes for the address of an initial-
 from __future__ import annotations
 
 import re
+import struct
 from functools import lru_cache
 
 from dlwhy.attribute.slots import DTPMOD, TLSDESC, TPOFF
@@ -40,14 +40,13 @@ BEFORE, AFTER = 16, 24
 
 _FEW = 2
 """Values of the highest byte of a distance that are looked for one by one."""
-_COMMON = frozenset((0x00, 0x0F, 0x24, 0x44, 0x48, 0x4C, 0x89, 0x8B, 0x8D, 0xE8))
-"""Bytes that are so frequent in code that the opcodes are looked for instead."""
 _KEPT = 64
 """Patterns that are kept."""
 _FORMS = {TPOFF: (0x8B, 0x03), DTPMOD: (0x8D,), TLSDESC: (0x8D,)}
 _MODRM = rb"[\x05\x0d\x15\x1d\x25\x2d\x35\x3d]"
 _THREAD_POINTER = b"\x64\x48\x8b\x04\x25\0\0\0\0"
 """mov %fs:0,%rax"""
+_DISTANCE = struct.Struct("<i").unpack_from
 _NOP = b"\x66\x90"
 """What is left of call *(%rax)."""
 _LEA_RAX = b"\x48\x8d\x80"
@@ -65,13 +64,13 @@ def through_slots(code: bytes, first: int, address: int, slots: Mapping[int, Slo
     """
     base = address - first
     top, middle = _spread(min(slots) - address - len(code), max(slots) - address)
-    if len(top) <= _FEW and not _COMMON.intersection(top):
+    if len(top) <= _FEW:
         for value in set(top):
-            for found in _by_top(value, middle).finditer(code, first + 5, len(code) - AFTER + 6):
-                at = found.start() - 5
-                slot_ = slots.get(base + at + 6 + int.from_bytes(code[at + 2 : at + 6], "little", signed=True))
-                if slot_ is not None and code[at] in _FORMS[slot_.kind]:
-                    yield _access(code, at, base, slot_)
+            found = _by_top(value, middle).finditer(code, first + 5, len(code) - AFTER + 6)
+            for end in [end for end in [one.end() for one in found] if base + end + _DISTANCE(code, end - 4)[0] in slots]:
+                slot_ = slots[base + end + _DISTANCE(code, end - 4)[0]]
+                if code[end - 6] in _FORMS[slot_.kind]:
+                    yield _access(code, end - 6, base, slot_)
         return
     by_opcode: dict[int, list[Slot]] = {}
     for slot in slots.values():
@@ -83,7 +82,7 @@ def through_slots(code: bytes, first: int, address: int, slots: Mapping[int, Slo
         meant = {slot.address: slot for slot in wanted}
         for found in pattern.finditer(code, first, len(code) - AFTER + 6):
             at = found.start()
-            slot_ = meant.get(base + at + 6 + int.from_bytes(code[at + 2 : at + 6], "little", signed=True))
+            slot_ = meant.get(base + at + 6 + _DISTANCE(code, at + 2)[0])
             if slot_ is not None:
                 yield _access(code, at, base, slot_)
 
