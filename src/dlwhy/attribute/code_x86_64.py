@@ -57,21 +57,31 @@ _FS = (
 )
 
 
-def through_slots(code: bytes, first: int, address: int, slots: Mapping[int, Slot]) -> Iterator[tuple[int, str, Slot]]:
+def through_slots(
+    code: bytes | bytearray, first: int, address: int, slots: Mapping[int, Slot]
+) -> Iterator[tuple[int, str, Slot]]:
     """Yield (address of the instruction, model, slot) of each access in `code[first:]`, which lies at `address`.
 
     What stands before `first`, and the last `AFTER` bytes, is only looked at. A model is one of `sites.MODELS`.
     """
     base = address - first
     top, middle = _spread(min(slots) - address - len(code), max(slots) - address)
-    if len(top) <= _FEW:
-        for value in set(top):
-            found = _by_top(value, middle).finditer(code, first + 5, len(code) - AFTER + 6)
-            for end in [end for end in [one.end() for one in found] if base + end + _DISTANCE(code, end - 4)[0] in slots]:
-                slot_ = slots[base + end + _DISTANCE(code, end - 4)[0]]
-                if code[end - 6] in _FORMS[slot_.kind]:
-                    yield _access(code, end - 6, base, slot_)
+    if len(top) > _FEW:
+        yield from _by_opcode(code, first, address, slots)
         return
+    for value in set(top):
+        ends = [one.end() for one in _by_top(value, middle).finditer(code, first + 5, len(code) - AFTER + 6)]
+        for end in [end for end in ends if base + end + _DISTANCE(code, end - 4)[0] in slots]:
+            slot = slots[base + end + _DISTANCE(code, end - 4)[0]]
+            if code[end - 6] in _FORMS[slot.kind]:
+                yield _access(code, end - 6, base, slot)
+
+
+def _by_opcode(
+    code: bytes | bytearray, first: int, address: int, slots: Mapping[int, Slot]
+) -> Iterator[tuple[int, str, Slot]]:
+    """Do what `through_slots` does where slots lie in many places."""
+    base = address - first
     by_opcode: dict[int, list[Slot]] = {}
     for slot in slots.values():
         for opcode in _FORMS[slot.kind]:
@@ -88,9 +98,10 @@ def through_slots(code: bytes, first: int, address: int, slots: Mapping[int, Slo
 
 
 def _by_top(value: int, middle: bytes) -> re.Pattern[bytes]:
-    """Match the highest byte of a distance, behind REX, any opcode and ModRM."""
+    """Match the highest byte of a distance, behind REX, any opcode and ModRM: of these the opcode is the rarest."""
     literal = re.escape(bytes((value,)))
-    return re.compile(literal + rb"(?<=[\x48\x4c][\x8b\x03\x8d]" + _MODRM + rb"(?s:..)" + middle + literal + rb")")
+    rest = rb"[\x8b\x03\x8d]" + _MODRM + rb"(?s:..)" + middle + literal
+    return re.compile(literal + rb"(?<=" + rest + rb")(?<=[\x48\x4c](?s:......))")
 
 
 @lru_cache(_KEPT)
@@ -130,7 +141,7 @@ def _class(values: range) -> bytes:
     return rb"[\x%02x-\xff\x00-\x%02x]" % (low, high)
 
 
-def _access(code: bytes, at: int, base: int, slot: Slot) -> tuple[int, str, Slot]:
+def _access(code: bytes | bytearray, at: int, base: int, slot: Slot) -> tuple[int, str, Slot]:
     """Return (address, model, slot) of the instruction whose opcode stands at `at`."""
     start = base + at - 1
     if slot.kind == TPOFF:
@@ -145,7 +156,7 @@ def _access(code: bytes, at: int, base: int, slot: Slot) -> tuple[int, str, Slot
     return start, "local-dynamic" if slot.module else "general-dynamic", slot
 
 
-def direct(code: bytes, first: int, address: int, tls: TlsSegment) -> Iterator[tuple[int, int]]:
+def direct(code: bytes | bytearray, first: int, address: int, tls: TlsSegment) -> Iterator[tuple[int, int]]:
     """Yield (address, offset in the program's own segment) of local-exec accesses.
 
     The thread pointer is at the end of a program's segment (ELF TLS 3.4.2, variant II). The address is that of the fs

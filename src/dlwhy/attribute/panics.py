@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dlwhy.elf.file import Elf
 
 _LOCATION = struct.Struct("<QQII")
+_DISTANCE = struct.Struct("<i").unpack_from
 _LONGEST_PATH = 1024
 _MOST_LINES = 1 << 24
 _MOST_COLUMNS = 1 << 16
@@ -81,8 +82,8 @@ def _code(elf: Elf, start: int, end: int) -> bytes:
     return elf.view.some(offset, min(end - start, _LARGEST)) if offset is not None and end > start else b""
 
 
-def _x86_64(code: bytes, address: int, within: tuple[int, int]) -> Iterator[int]:
-    """Yield those addresses `within` (start, end) that instructions `lea disp(%rip)` make.
+def _x86_64(code: bytes, address: int, within: tuple[int, int]) -> Iterable[int]:
+    """Return those addresses `within` (start, end) that instructions `lea disp(%rip)` make.
 
     Nearly all lead elsewhere, and which do the two high bytes of the distance tell: they are compared for a whole
     window of code at once, so that few patterns have to be made.
@@ -90,11 +91,9 @@ def _x86_64(code: bytes, address: int, within: tuple[int, int]) -> Iterator[int]
     window = address - address % _WINDOW
     low, high = within
     pattern = leading(0x8D, low - window - _WINDOW - max(len(code), _LONG), high - window)
-    for found in pattern.finditer(code, 1):
-        at = found.start()
-        place = address + at + 6 + int.from_bytes(code[at + 2 : at + 6], "little", signed=True)
-        if low <= place < high:
-            yield place
+    ends = [one.end() for one in pattern.finditer(code, 1)]
+    places = [address + end + _DISTANCE(code, end - 4)[0] for end in ends]
+    return [place for place in places if low <= place < high]
 
 
 def _aarch64(code: bytes, address: int, within: tuple[int, int]) -> Iterator[int]:
