@@ -1,7 +1,11 @@
-"""Bill: `dlwhy tls --no-code` on the Rust compiler's library of 150 MB, against readelf listing its symbols."""
+"""Bill: `dlwhy tls` on the Rust compiler's library of 150 MB, against readelf listing its symbols; and its memory.
+
+Once with the search for the code behind the relocations, as everybody runs it, and once without.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -9,29 +13,87 @@ from glob import glob
 
 import dlwhy
 from benchmarks.measure import PLAIN, Row, environment, milliseconds, running, script
+from dlwhy.elf.constants import SHT_SYMTAB
+from dlwhy.elf.file import read
+from dlwhy.elf.relocs import tables
+from dlwhy.files import Files
 
 WHAT = "whose TLS it is"
+ROWS = {"readelf": (f"{WHAT}, and which code uses it", ()), "names": (f"{WHAT} alone", ("--no-code",))}
+"""Gate -> what is measured, and options."""
+MEMORY = "peak memory above Python's"
+ROOM = 32_000_000
+"""Bytes that may be held beside twice the largest table."""
+_CHILD = """\
+import sys
+if len(sys.argv) > 1:
+    from dlwhy.cli.main import main
+    try:
+        main(["tls", sys.argv[1]])
+    except SystemExit:
+        pass
+for line in open("/proc/self/status"):
+    if line.startswith("VmHWM:"):
+        print(line.split()[1], file=sys.stderr)
+"""
 
 
 def rows(_paths: tuple[str, ...], rounds: int) -> list[Row]:
-    """Return the line for readelf."""
+    """Return the lines for readelf, with the code and without, and for memory."""
     library, readelf = rust_library(), shutil.which("readelf")
     if library is None or readelf is None:
         lacking = "readelf is not installed (Debian: binutils)" if readelf is None else "no Rust compiler is installed"
-        return [Row("bill.readelf", WHAT, "", "", None, (lacking,))]
-    what = f"{WHAT}: {library.rpartition('/')[2]}"
+        each = [(gate, what) for gate, (what, _) in ROWS.items()] + [("memory", MEMORY)]
+        return [Row(f"bill.{gate}", what, "", "", None, (lacking,)) for gate, what in each]
+    name = library.rpartition("/")[2]
     ours, theirs = named_by_dlwhy(library), named_by_readelf(readelf, library)
     if ours != theirs:
         told = f"no ratio, facts differ: {ours} bytes of TLS have a name by dlwhy, {theirs} by readelf"
-        return [Row("bill.readelf", what, "", "readelf -sW", None, (told,))]
+        against = [
+            Row(f"bill.{gate}", f"{what}: {name}", "", "readelf -sW", None, (told,)) for gate, (what, _) in ROWS.items()
+        ]
+        return [*against, memory(library)]
     with script(PLAIN) as command:
-        words = (sys.executable, command, "tls", "--no-code", library)
-        commands = {"dlwhy": words, "readelf": (readelf, "-sW", library)}
-        taken = running(commands, 2 * rounds, environment())
-    return [Row(
-        "bill.readelf", f"{what}, {ours} bytes of TLS variables", milliseconds(taken["dlwhy"]),
-        f"readelf -sW {milliseconds(taken['readelf'])}", taken["dlwhy"] / taken["readelf"],
-    )]  # fmt: skip
+        commands: dict[str, tuple[str, ...]] = {
+            gate: (sys.executable, command, "tls", *options, library) for gate, (_, options) in ROWS.items()
+        }
+        taken = running({**commands, "their": (readelf, "-sW", library)}, 2 * rounds, environment())
+    return [*(
+        Row(
+            f"bill.{gate}", f"{what}: {name}, {ours} bytes of TLS variables", milliseconds(taken[gate]),
+            f"readelf -sW {milliseconds(taken['their'])}", taken[gate] / taken["their"],
+        )
+        for gate, (what, _) in ROWS.items()
+    ), memory(library)]  # fmt: skip
+
+
+def memory(library: str) -> Row:
+    """Return the line for the peak of resident memory, above that of an interpreter that does nothing."""
+    above = _peak(library) - _peak()
+    largest = largest_table(library)
+    allowed = 2 * largest + ROOM
+    what = f"{MEMORY}: whose TLS it is, {library.rpartition('/')[2]}"
+    told = f"twice the largest table ({largest / 1e6:.1f} MB) and {ROOM / 1e6:.0f} MB: {allowed / 1e6:.1f} MB"
+    return Row("bill.memory", what, f"{above / 1e6:.1f} MB", told, above / allowed)
+
+
+def largest_table(library: str) -> int:
+    """Return the bytes of the largest table that a bill goes through: symbols or relocations, names not counted."""
+    files = Files()
+    elf = read(files.open(library))
+    found = elf.section_of_type(SHT_SYMTAB)
+    sizes = [len(elf.symbols.data), *(table.size for table in tables(elf))]
+    files.close()
+    return max([*sizes, found[0].size] if found is not None else sizes)
+
+
+def _peak(*words: str) -> int:
+    """Return the peak resident memory in bytes of a fresh interpreter, of `dlwhy tls` when there is a word."""
+    done = subprocess.run(
+        [sys.executable, "-c", _CHILD, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )  # fmt: skip
+    return int(done.stderr.split()[-1]) * 1024
 
 
 def rust_library() -> str | None:

@@ -131,7 +131,7 @@ class Recording(FileView):
         self.reads.append((offset, size))
         return super()._fetch(offset, size)
 
-    def read_into(self, buffer: bytearray, offset: int) -> None:
+    def read_into(self, buffer: bytearray | memoryview, offset: int) -> None:
         if offset + len(buffer) > HEAD:
             self.reads.append((offset, len(buffer)))
         super().read_into(buffer, offset)

@@ -44,7 +44,7 @@ class RecordedView(FileView):
         self._note(offset, size)
         return super().read(offset, size)
 
-    def read_into(self, buffer: bytearray, offset: int) -> None:  # noqa: D102 -- as in View
+    def read_into(self, buffer: bytearray | memoryview, offset: int) -> None:  # noqa: D102 -- as in View
         self._note(offset, len(buffer))
         super().read_into(buffer, offset)
 

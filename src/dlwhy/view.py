@@ -66,7 +66,7 @@ class View:
             raise TooLarge(self.path, offset, f"one table of {size} bytes, where dlwhy reads at most {LARGEST_READ}")
         return self._fetch(offset, size)
 
-    def read_into(self, buffer: bytearray, offset: int) -> None:
+    def read_into(self, buffer: bytearray | memoryview, offset: int) -> None:
         """Fill `buffer` from `offset`, without a new object where that can be. Raises `OutOfBounds`."""
         buffer[:] = self.read(offset, len(buffer))
 
@@ -176,7 +176,7 @@ class FileView(View):
             raise FilesError(self.path, error.errno or 0, f"cannot be read: {error.strerror}") from None
         return data
 
-    def read_into(self, buffer: bytearray, offset: int) -> None:  # noqa: D102 -- as above
+    def read_into(self, buffer: bytearray | memoryview, offset: int) -> None:  # noqa: D102 -- as above
         size = len(buffer)
         if offset >= 0 and offset + size <= len(self.head):
             buffer[:] = self.head[offset : offset + size]

@@ -34,6 +34,8 @@ SHOWN = 100
 """Functions that are named for one trigger; of the others only the number is told."""
 OFFSET = "local-dynamic offset"
 """Model of a variable behind a local-dynamic access, which is counted by itself."""
+UNNAMED = "code that nothing names"
+"""What stands for functions where nothing tells them apart."""
 PANICS = "panic locations in its code, which may be inlined"
 """Evidence for the owner of a function that nothing names."""
 
@@ -78,22 +80,19 @@ def explained(
     """
     if found.missing is not None:
         return tuple(triggers)
-    by_target: dict[tuple[str | None, int | None], list[int]] = {}
-    unsure: dict[tuple[str | None, int | None], set[int]] = {}
-    for site in found.found:
-        slot = found.slots.get(site.slot) if site.model.startswith("initial-exec") else None
-        if slot is not None and slot.kind == TPOFF:
-            key = (slot.symbol, slot.offset)
-            by_target.setdefault(key, []).append(site.address)
-            if site.model == "initial-exec?":
-                unsure.setdefault(key, set()).add(site.address)
+    by_target, unsure = _targets(found)
     functions = locate(elf, (address for places in by_target.values() for address in places), evidence.companions)
-    owners: dict[Function | None, Owner] = {}
-    files = _sources(elf, functions.values())
+    pieces = {_span(one): one for one in functions.values()}
+    code = {key: _counted(places, functions) for key, places in by_target.items()}
+    files = _sources(elf, pieces.values())
+    first = {span for uses in code.values() for span, _ in uses[:SHOWN] if span is not None}
+    named = names({name for span in first if (name := pieces[span].name)})
+    titles = {span: _title(pieces[span], named, files) for span in first}
+    owners = {span: _whose(one, library, files) for span, one in pieces.items()}
     result = []
     for one in triggers:
         key = (one.symbol, one.offset)
-        told = _explained(one, by_target.get(key, []), functions, owners, library, files)
+        told = _explained(one, code.get(key, []), owners, titles, library)
         if told.variable is None and told.own and told.users and told.users[0].kind == "go":
             # All that Go's compiler makes thread-local is the pointer to the running goroutine (cmd/internal/obj).
             told = told.but(owner=RUNTIME, variable="runtime.tlsg")
@@ -127,34 +126,55 @@ def _parts(
     return result
 
 
-def _explained(
-    one: Trigger,
-    places: list[int],
-    functions: dict[int, Function],
-    owners: dict[Function | None, Owner],
-    library: str,
-    files: dict[int, Source],
-) -> Trigger:
-    counts: dict[Function | None, int] = {}
+def _targets(
+    found: Sites,
+) -> tuple[dict[tuple[str | None, int | None], list[int]], dict[tuple[str | None, int | None], set[int]]]:
+    """Return (symbol, offset) of a variable -> its initial-exec accesses, and those that a linker may have made."""
+    by_target: dict[tuple[str | None, int | None], list[int]] = {}
+    unsure: dict[tuple[str | None, int | None], set[int]] = {}
+    for address, model, place in found.found:
+        slot = found.slots.get(place) if model.startswith("initial-exec") else None
+        if slot is not None and slot.kind == TPOFF:
+            key = (slot.symbol, slot.offset)
+            by_target.setdefault(key, []).append(address)
+            if model == "initial-exec?":
+                unsure.setdefault(key, set()).add(address)
+    return by_target, unsure
+
+
+def _span(function: Function) -> tuple[int, int]:
+    """Return (start, end), which no two functions share; a key by far faster than the record."""
+    return function[0], function[1]
+
+
+def _counted(places: list[int], functions: dict[int, Function]) -> list[tuple[tuple[int, int] | None, int]]:
+    """Return (span of a function, accesses in it), most accesses first; None is code that nothing names."""
+    counts: dict[tuple[int, int] | None, int] = {}
     for address in places:
         function = functions.get(address)
-        counts[function] = counts.get(function, 0) + 1
+        span = (function[0], function[1]) if function is not None else None
+        counts[span] = counts.get(span, 0) + 1
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0] or (0, 0)))
+
+
+def _explained(
+    one: Trigger,
+    uses: list[tuple[tuple[int, int] | None, int]],
+    owners: dict[tuple[int, int], Owner],
+    titles: dict[tuple[int, int], str],
+    library: str,
+) -> Trigger:
     users: dict[tuple[str, str], User] = {}
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0].start if item[0] else 0))
-    for function, number in ordered:
-        if function not in owners:
-            owners[function] = _whose(function, library, files)
-        name, kind, evidence = owners[function]
+    for span, number in uses:
+        name, kind, evidence = owners[span] if span is not None else _whose(None, library, {})
         before = users.get((name, kind))
         assumed = evidence == PANICS and (before is None or before.assumed)
         evidence = before.evidence if before and not before.assumed else evidence
         users[name, kind] = User(name, kind, number + (before.accesses if before else 0), evidence, assumed)
-    first = [function for function, _ in ordered[:SHOWN]]
-    titles = names({function.name for function in first if function and function.name})
     return one.but(
-        accesses=len(places),
-        functions=tuple(dict.fromkeys(_title(function, titles, files) for function in first)),
-        functions_total=len(counts),
+        accesses=sum(number for _, number in uses),
+        functions=tuple(dict.fromkeys(titles[span] if span else UNNAMED for span, _ in uses[:SHOWN])),
+        functions_total=len(uses),
         users=tuple(sorted(users.values(), key=lambda user: (-user.accesses, user.owner))),
     )
 
@@ -169,9 +189,7 @@ def _sources(elf: Elf, functions: Iterable[Function]) -> dict[int, Source]:
     return sources(elf, sorted(bare))
 
 
-def _title(function: Function | None, titles: dict[str, str], files: dict[int, Source]) -> str:
-    if function is None:
-        return "code that nothing names"
+def _title(function: Function, titles: dict[str, str], files: dict[int, Source]) -> str:
     if not function.name:
         found = files.get(function.start)
         return f"function at {function.start:#x}" + (f" (perhaps {shown(found.file)})" if found else "")

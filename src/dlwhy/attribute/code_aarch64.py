@@ -42,7 +42,9 @@ _TCB = 16
 """Bytes at the thread pointer before the first block (ELF for the Arm 64-bit Architecture, variant I)."""
 
 
-def through_slots(code: bytes, first: int, address: int, slots: Mapping[int, Slot]) -> Iterator[tuple[int, str, Slot]]:
+def through_slots(
+    code: bytes | bytearray, first: int, address: int, slots: Mapping[int, Slot]
+) -> Iterator[tuple[int, str, Slot]]:
     """Yield (address of the instruction with the low bits, model, slot) of each access in `code[first:]`.
 
     `code[first]` lies at `address`, a multiple of 4. What stands before, and the last `AFTER` bytes, is only looked at.
@@ -85,7 +87,7 @@ def _class(values: set[int]) -> bytes:
     return b"[" + b"".join(rb"\x%02x" % value for value in sorted(values)) + b"]"
 
 
-def _page(code: bytes, at: int, base: int, register: int) -> int | None:
+def _page(code: bytes | bytearray, at: int, base: int, register: int) -> int | None:
     """Return the page that the last instruction to write a register before `at`, an adrp, puts there; else None."""
     place = at - 4
     stop = max(at - 4 * _FAR, -(base % 4) % 4)
@@ -120,7 +122,7 @@ def _writes(word: int, register: int) -> bool:
     return word & 31 == register
 
 
-def direct(code: bytes, first: int, address: int, tls: TlsSegment) -> Iterator[tuple[int, int]]:
+def direct(code: bytes | bytearray, first: int, address: int, tls: TlsSegment) -> Iterator[tuple[int, int]]:
     """Yield (address, offset in the program's own segment) of local-exec accesses, told by their first add.
 
     Where linkers made them of initial-exec, the offset is a constant like any other (movz, movk) and is not found.
@@ -135,7 +137,7 @@ def direct(code: bytes, first: int, address: int, tls: TlsSegment) -> Iterator[t
                     yield base + place, offset - before
 
 
-def _offsets(code: bytes, at: int) -> Iterator[tuple[int, int]]:
+def _offsets(code: bytes | bytearray, at: int) -> Iterator[tuple[int, int]]:
     """Yield (place of the first add, offset from the thread pointer) that instructions behind an mrs add up."""
     holder = code[at] & 31
     words = struct.unpack(f"<{_AHEAD}I", code[at + 4 : at + 4 + 4 * _AHEAD])

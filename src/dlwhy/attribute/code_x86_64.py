@@ -10,10 +10,9 @@ must be able to rewrite it:
     local-exec       64 ... modrm 25 disp32      any instruction with %fs:disp32, programs only
 
 Most bytes of code are looked at by `re` alone, through a literal, so that it runs at the speed of memchr. Of the
-distance to any slot the two high bytes are nearly the same throughout one piece of code: where the highest is a byte
-that is rare in code, as it is when the slots are 16 MiB away, it is the literal, and all forms are found at once. Else
-it is the opcode; then the rarest tests come first, and the REX prefix last, in a look-behind. What passes is compared
-with the slots exactly.
+distance to any slot the two high bytes are nearly the same throughout one piece of code: where the highest has few
+values, it is the literal, and all forms are found at once. Else it is the opcode; then the rarest tests come first, and
+the REX prefix last, in a look-behind. What passes is compared with the slots exactly.
 
 GNU ld rewrites general-dynamic and TLSDESC accesses to a variable that is initial-exec elsewhere in the same link; what
 it leaves is byte for byte what a compiler writes for the address of an initial-exec variable. Such a site is marked.
@@ -22,6 +21,8 @@ it leaves is byte for byte what a compiler writes for the address of an initial-
 from __future__ import annotations
 
 import re
+import struct
+from functools import lru_cache
 
 from dlwhy.attribute.slots import DTPMOD, TLSDESC, TPOFF
 
@@ -39,12 +40,13 @@ BEFORE, AFTER = 16, 24
 
 _FEW = 2
 """Values of the highest byte of a distance that are looked for one by one."""
-_COMMON = frozenset((0x00, 0xFF, 0x0F, 0x24, 0x44, 0x48, 0x4C, 0x89, 0x8B, 0x8D, 0xE8))
-"""Bytes that are frequent in code."""
+_KEPT = 64
+"""Patterns that are kept."""
 _FORMS = {TPOFF: (0x8B, 0x03), DTPMOD: (0x8D,), TLSDESC: (0x8D,)}
 _MODRM = rb"[\x05\x0d\x15\x1d\x25\x2d\x35\x3d]"
 _THREAD_POINTER = b"\x64\x48\x8b\x04\x25\0\0\0\0"
 """mov %fs:0,%rax"""
+_DISTANCE = struct.Struct("<i").unpack_from
 _NOP = b"\x66\x90"
 """What is left of call *(%rax)."""
 _LEA_RAX = b"\x48\x8d\x80"
@@ -55,43 +57,55 @@ _FS = (
 )
 
 
-def through_slots(code: bytes, first: int, address: int, slots: Mapping[int, Slot]) -> Iterator[tuple[int, str, Slot]]:
+def through_slots(
+    code: bytes | bytearray, first: int, address: int, slots: Mapping[int, Slot]
+) -> Iterator[tuple[int, str, Slot]]:
     """Yield (address of the instruction, model, slot) of each access in `code[first:]`, which lies at `address`.
 
     What stands before `first`, and the last `AFTER` bytes, is only looked at. A model is one of `sites.MODELS`.
     """
     base = address - first
     top, middle = _spread(min(slots) - address - len(code), max(slots) - address)
-    if len(top) <= _FEW and not _COMMON.intersection(top):
-        for value in set(top):
-            for found in _by_top(value, middle).finditer(code, first + 5, len(code) - AFTER + 6):
-                at = found.start() - 5
-                slot_ = slots.get(base + at + 6 + int.from_bytes(code[at + 2 : at + 6], "little", signed=True))
-                if slot_ is not None and code[at] in _FORMS[slot_.kind]:
-                    yield _access(code, at, base, slot_)
+    if len(top) > _FEW:
+        yield from _by_opcode(code, first, address, slots)
         return
+    for value in set(top):
+        ends = [one.end() for one in _by_top(value, middle).finditer(code, first + 5, len(code) - AFTER + 6)]
+        for end in [end for end in ends if base + end + _DISTANCE(code, end - 4)[0] in slots]:
+            slot = slots[base + end + _DISTANCE(code, end - 4)[0]]
+            if code[end - 6] in _FORMS[slot.kind]:
+                yield _access(code, end - 6, base, slot)
+
+
+def _by_opcode(
+    code: bytes | bytearray, first: int, address: int, slots: Mapping[int, Slot]
+) -> Iterator[tuple[int, str, Slot]]:
+    """Do what `through_slots` does where slots lie in many places."""
+    base = address - first
     by_opcode: dict[int, list[Slot]] = {}
     for slot in slots.values():
         for opcode in _FORMS[slot.kind]:
             by_opcode.setdefault(opcode, []).append(slot)
     for opcode, wanted in by_opcode.items():
         places = [slot.address for slot in wanted]
-        pattern = _pattern(opcode, min(places) - address - len(code), max(places) - address)
+        pattern = leading(opcode, min(places) - address - len(code), max(places) - address)
         meant = {slot.address: slot for slot in wanted}
         for found in pattern.finditer(code, first, len(code) - AFTER + 6):
             at = found.start()
-            slot_ = meant.get(base + at + 6 + int.from_bytes(code[at + 2 : at + 6], "little", signed=True))
+            slot_ = meant.get(base + at + 6 + _DISTANCE(code, at + 2)[0])
             if slot_ is not None:
                 yield _access(code, at, base, slot_)
 
 
 def _by_top(value: int, middle: bytes) -> re.Pattern[bytes]:
-    """Match the highest byte of a distance, behind REX, any opcode and ModRM."""
+    """Match the highest byte of a distance, behind REX, any opcode and ModRM: of these the opcode is the rarest."""
     literal = re.escape(bytes((value,)))
-    return re.compile(literal + rb"(?<=[\x48\x4c][\x8b\x03\x8d]" + _MODRM + rb"(?s:..)" + middle + literal + rb")")
+    rest = rb"[\x8b\x03\x8d]" + _MODRM + rb"(?s:..)" + middle + literal
+    return re.compile(literal + rb"(?<=" + rest + rb")(?<=[\x48\x4c](?s:......))")
 
 
-def _pattern(opcode: int, least: int, most: int) -> re.Pattern[bytes]:
+@lru_cache(_KEPT)
+def leading(opcode: int, least: int, most: int) -> re.Pattern[bytes]:
     """Match REX, opcode (where the match starts), ModRM and a distance between `least` and `most`."""
     top, middle = _classes(least, most)
     literal = re.escape(bytes((opcode,)))
@@ -127,7 +141,7 @@ def _class(values: range) -> bytes:
     return rb"[\x%02x-\xff\x00-\x%02x]" % (low, high)
 
 
-def _access(code: bytes, at: int, base: int, slot: Slot) -> tuple[int, str, Slot]:
+def _access(code: bytes | bytearray, at: int, base: int, slot: Slot) -> tuple[int, str, Slot]:
     """Return (address, model, slot) of the instruction whose opcode stands at `at`."""
     start = base + at - 1
     if slot.kind == TPOFF:
@@ -142,7 +156,7 @@ def _access(code: bytes, at: int, base: int, slot: Slot) -> tuple[int, str, Slot
     return start, "local-dynamic" if slot.module else "general-dynamic", slot
 
 
-def direct(code: bytes, first: int, address: int, tls: TlsSegment) -> Iterator[tuple[int, int]]:
+def direct(code: bytes | bytearray, first: int, address: int, tls: TlsSegment) -> Iterator[tuple[int, int]]:
     """Yield (address, offset in the program's own segment) of local-exec accesses.
 
     The thread pointer is at the end of a program's segment (ELF TLS 3.4.2, variant II). The address is that of the fs

@@ -57,3 +57,21 @@ def crate_name(name: str) -> str | None:
         except UnreadableError:
             return None
     return crate
+
+
+_HASHED = re.compile(r"17h[0-9a-f]{16}E")
+"""The last part of every legacy name, and its end."""
+_HASHED_SIZE = 20
+
+
+def rust_crate(name: str) -> str | None:
+    """Return the crate that defines a symbol (without suffixes), or None when its name is surely no Rust name.
+
+    A table may have a million names, so they are not read to their end: of v0 (`_RC4_set_key` is none, for no symbol is
+    a crate as a whole) the head tells, and that nothing but identifiers follows; of the legacy mangling head and hash.
+    """
+    if name.startswith("_R"):
+        if name.startswith("_RC") or not (name.isascii() and name.isidentifier()):
+            return None
+        return crate_name(name)
+    return crate_name(name) if _HASHED.match(name, max(0, len(name) - _HASHED_SIZE)) else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from functools import partial
-from itertools import compress
+from itertools import compress, count
 
 from dlwhy.elf.constants import STB_LOCAL, STT_FILE, STT_FUNC, STT_GNU_IFUNC
 from dlwhy.elf.symbols import StaticSymbols
@@ -88,14 +88,12 @@ def _by_symbols(
     """Add the functions of a symbol table of a 64-bit file around `addresses`, which are in order."""
     best: dict[int, tuple[int, int, int, int, int]] = {}  # address -> size, name, start, binding, file symbol
     file = 0
-    for start, size, name, binding, before in _symbols(pieces, addresses):
+    for start, size, name, binding, before, place in _symbols(pieces, addresses):
         file = before or file
-        place = bisect_left(addresses, start)
-        while place < len(addresses) and addresses[place] < start + size:
-            known = best.get(addresses[place])
-            if known is None or size < known[0]:
-                best[addresses[place]] = (size, name, start, binding, file)
-            place += 1
+        key = (size, name, start, binding, file)
+        for address in addresses[place : bisect_left(addresses, start + size, place)]:
+            if address not in best or size < best[address][0]:
+                best[address] = key
     names: dict[int, str] = {}
 
     def text(offset: int) -> str:
@@ -114,31 +112,32 @@ def _by_symbols(
 
 def _symbols(
     pieces: Iterable[tuple[int, bytes | bytearray]], addresses: list[int]
-) -> Iterator[tuple[int, int, int, int, int]]:
-    """Yield (start, size, name, binding, name of a new file symbol before it or 0) of functions at `addresses`."""
+) -> Iterator[tuple[int, int, int, int, int, int]]:
+    """Yield (start, size, name, binding, name of a new file symbol before it or 0, place of its first address).
+
+    Of the functions of a table those at one of `addresses`, which are in order.
+    """
     from array import array
     from sys import byteorder
 
-    first, last = addresses[0], addresses[-1]
+    behind = [*addresses, 1 << 64]  # for one more than the last
     pending = 0
     for _, data in pieces:
         infos = bytes(data[4::24])
         words = array("Q", bytes(data))
         if byteorder != "little":
             words.byteswap()
-        values, sizes = words[1::3], words[2::3]
+        code = infos.translate(_CODE)
         done = 0
-        for index in compress(range(len(infos)), infos.translate(_CODE)):
-            start = values[index]
-            if start > last or start + sizes[index] <= first:
-                continue
+        found = zip(compress(count(), code), compress(words[1::3], code), compress(words[2::3], code), strict=True)
+        for index, start, size in found:
             place = bisect_left(addresses, start)
-            if place == len(addresses) or addresses[place] >= start + sizes[index]:
+            if behind[place] >= start + size:
                 continue
             at = infos.rfind(_FILE, done, index)
             done = index
             pending = words[3 * at] & 0xFFFFFFFF if at >= 0 else pending
-            yield start, sizes[index], words[3 * index] & 0xFFFFFFFF, infos[index] >> 4, pending
+            yield start, size, words[3 * index] & 0xFFFFFFFF, infos[index] >> 4, pending, place
         at = infos.rfind(_FILE, done)
         pending = words[3 * at] & 0xFFFFFFFF if at >= 0 else pending
 

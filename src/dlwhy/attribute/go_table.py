@@ -50,6 +50,8 @@ _FORMS = {
     b"\xfb\xff\xff\xff\0\0": _Form(None, None, None, "Q", _ADDRESSES),  # 1.2 to 1.15
 }
 """First bytes -> form (Go internal/abi/symtab.go, PCLnTabMagic)."""
+_COMMON = b"\xff\xff\xff\0\0"
+"""What all of them end in."""
 _HEADER = struct.Struct("<6xBB8Q")
 """Quantum, pointer size; then how many functions, and what the form says. The shortest header is followed by rows."""
 _MIN_PC = 20
@@ -127,12 +129,11 @@ def _candidates(elf: Elf) -> Iterator[int]:
         size = min(row[5], elf.view.size - row[2])
         for done in range(0, 0 if row[1] & PF_X else size, _PIECE):
             data = elf.view.some(row[2] + done, min(_PIECE + 8, size - done))
-            for magic in _FORMS:
-                at = data.find(magic)
-                while at >= 0:
-                    if not (row[3] + done + at) % 8:
-                        yield row[3] + done + at
-                    at = data.find(magic, at + 1)
+            at = data.find(_COMMON, 1)
+            while at >= 0:
+                if not (row[3] + done + at - 1) % 8 and data[at - 1 : at + 5] in _FORMS:
+                    yield row[3] + done + at - 1
+                at = data.find(_COMMON, at + 1)
 
 
 def _read(elf: Elf, address: int) -> GoTable | None:

@@ -14,7 +14,7 @@ where it tells (an SBOM). Asked in this order, the nearest first: wheel, npm, co
 from __future__ import annotations
 
 from dlwhy.attribute.graph import GraphError, from_cyclonedx
-from dlwhy.errors import DlwhyError
+from dlwhy.errors import DlwhyError, FilesError
 from dlwhy.record import Record
 
 TYPE_CHECKING = False
@@ -88,11 +88,14 @@ def _listing(directory: str, files: Files) -> list[str]:
 
 def _bytes(path: str, files: Files) -> bytes:
     """A whole file; empty where there is none. Raises `DlwhyError` when it is too large or cannot be read."""
-    if files.kind(path) != "file":
-        return b""
-    view = files.open(path)
     try:
-        return view.read(0, view.size) if view.size <= _LARGEST else b""
+        view = files.open(path)
+    except FilesError:
+        if files.kind(path) != "file":
+            return b""
+        raise
+    try:
+        return view.read(0, view.size) if view.regular and view.size <= _LARGEST else b""
     finally:
         view.close()
 

@@ -189,6 +189,6 @@ def shown(name: str) -> str:
 def _crate(name: str) -> str | None:
     if name.startswith("_ZN") and "17h" not in name[-20:]:  # C++, unless it ends in Rust's hash
         return None
-    from dlwhy.attribute.demangle_rust import crate_name, demangle_rust
+    from dlwhy.attribute.demangle_rust import rust_crate
 
-    return crate_name(name) if demangle_rust(name) is not None else None
+    return rust_crate(name)

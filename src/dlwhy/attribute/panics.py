@@ -11,6 +11,7 @@ import re
 import struct
 from bisect import bisect_left
 
+from dlwhy.attribute.code_x86_64 import leading
 from dlwhy.elf.constants import PF_W
 from dlwhy.elf.machine import EM_AARCH64, EM_X86_64
 from dlwhy.elf.relocs import tables
@@ -25,12 +26,16 @@ if TYPE_CHECKING:
     from dlwhy.elf.file import Elf
 
 _LOCATION = struct.Struct("<QQII")
+_DISTANCE = struct.Struct("<i").unpack_from
 _LONGEST_PATH = 1024
 _MOST_LINES = 1 << 24
 _MOST_COLUMNS = 1 << 16
 _LARGEST = 64 << 20
 """Bytes of data, of one relocation table, and of one function, that are looked at."""
-_LEA = re.compile(rb"[\x48\x4c]\x8d[\x05\x0d\x15\x1d\x25\x2d\x35\x3d](?=(....))", re.DOTALL)
+_WINDOW = 1 << 23
+"""Bytes of code in which one pattern finds what leads to data."""
+_LONG = 1 << 20
+"""Bytes of a function that longer ones have a pattern of their own for."""
 _REGISTRY = re.compile(r"/(?:registry/src/[^/]+|rust/deps|vendor)/([A-Za-z0-9_][\w-]*?)-([0-9]+\.[0-9][^/]*)/(.+)")
 _CHECKOUT = re.compile(r"/git/checkouts/([A-Za-z0-9_][A-Za-z0-9_-]*?)-[0-9a-f]{8,}/[0-9a-f]{7,}/(.+)")
 _LIBRARY = re.compile(r"(?:.*/)?library/(?:std|core|alloc|[a-z_]+)/src/|/rust/library/")
@@ -55,13 +60,18 @@ def sources(elf: Elf, functions: Iterable[tuple[int, int]]) -> dict[int, Source]
     if reader is None or not elf.little or not elf.layout.is64:
         return {}
     try:
-        wanted = {start: set(reader(_code(elf, start, end), start)) for start, end in functions}
+        data = [(load[3], load[3] + load[5]) for load in elf.loads if load[1] & PF_W and load[5]]
+        if not data:
+            return {}
+        within = min(data)[0], max(end for _, end in data)
+        wanted = {start: set(reader(_code(elf, start, end), start, within)) for start, end in functions}
         paths = _paths(elf, set().union(*wanted.values()))
     except ElfError:
         return {}
+    told = {path: _read(path) for path in set(paths.values())}
     result = {}
     for start, places in wanted.items():
-        found = _source([paths[place] for place in sorted(places) if place in paths])
+        found = _source([told[paths[place]] for place in sorted(places) if place in paths])
         if found is not None:
             result[start] = found
     return result
@@ -72,14 +82,23 @@ def _code(elf: Elf, start: int, end: int) -> bytes:
     return elf.view.some(offset, min(end - start, _LARGEST)) if offset is not None and end > start else b""
 
 
-def _x86_64(code: bytes, address: int) -> Iterator[int]:
-    """Yield the addresses that instructions `lea disp(%rip)` make."""
-    for found in _LEA.finditer(code):
-        yield address + found.start() + 7 + int.from_bytes(found[1], "little", signed=True)
+def _x86_64(code: bytes, address: int, within: tuple[int, int]) -> Iterable[int]:
+    """Return those addresses `within` (start, end) that instructions `lea disp(%rip)` make.
+
+    Nearly all lead elsewhere, and which do the two high bytes of the distance tell: they are compared for a whole
+    window of code at once, so that few patterns have to be made.
+    """
+    window = address - address % _WINDOW
+    low, high = within
+    pattern = leading(0x8D, low - window - _WINDOW - max(len(code), _LONG), high - window)
+    ends = [one.end() for one in pattern.finditer(code, 1)]
+    places = [address + end + _DISTANCE(code, end - 4)[0] for end in ends]
+    return [place for place in places if low <= place < high]
 
 
-def _aarch64(code: bytes, address: int) -> Iterator[int]:
-    """Yield the addresses that adrp and the next add to the same register make."""
+def _aarch64(code: bytes, address: int, within: tuple[int, int]) -> Iterator[int]:
+    """Yield those addresses `within` (start, end) that adrp and the next add to the same register make."""
+    low, high = within
     pages: dict[int, int] = {}
     for place in range(0, len(code) - 3, 4):
         word = int.from_bytes(code[place : place + 4], "little")
@@ -88,7 +107,9 @@ def _aarch64(code: bytes, address: int) -> Iterator[int]:
             number -= (number & 1 << 20) << 1
             pages[word & 31] = ((address + place) & -4096) + (number << 12)
         elif word & 0xFFC00000 == 0x91000000 and word >> 5 & 31 in pages:
-            yield pages[word >> 5 & 31] + (word >> 10 & 0xFFF)
+            reached = pages[word >> 5 & 31] + (word >> 10 & 0xFFF)
+            if low <= reached < high:
+                yield reached
 
 
 def _paths(elf: Elf, places: set[int]) -> dict[int, str]:
@@ -105,12 +126,13 @@ def _paths(elf: Elf, places: set[int]) -> dict[int, str]:
                 if 0 < length <= _LONGEST_PATH and 0 < line < _MOST_LINES and 0 < column < _MOST_COLUMNS:
                     pointers[place] = (pointer, length)
     addends = _addends(elf, [place for place, (pointer, _) in pointers.items() if not pointer])
-    result = {}
-    for place, (pointer, length) in pointers.items():
-        raw = elf.around(pointer or addends.get(place, 0), length)[:length]
+    strings = {place: (pointer or addends.get(place, 0), length) for place, (pointer, length) in pointers.items()}
+    texts = {}  # many locations have one path
+    for address, length in set(strings.values()):
+        raw = elf.around(address, length)[:length]
         if len(raw) == length and raw.endswith(b".rs") and raw.isascii() and b"\0" not in raw:
-            result[place] = raw.decode()
-    return result
+            texts[address, length] = raw.decode()
+    return {place: texts[string] for place, string in strings.items() if string in texts}
 
 
 def _addends(elf: Elf, places: list[int]) -> dict[int, int]:
@@ -133,9 +155,9 @@ def _addends(elf: Elf, places: list[int]) -> dict[int, int]:
     return result
 
 
-def _source(paths: list[str]) -> Source | None:
-    """Return the source of most paths; None when they are of several crates, or all of Rust's own library."""
-    found = [one for one in map(_read, paths) if one is not None]
+def _source(told: list[Source | None]) -> Source | None:
+    """Return what most paths tell; None when they are of several crates, or all of Rust's own library."""
+    found = [one for one in told if one is not None]
     crates = {one.crate for one in found}
     return max(found, key=found.count) if len(crates) == 1 else None
 

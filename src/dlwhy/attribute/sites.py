@@ -129,17 +129,25 @@ def code_ranges(elf: Elf) -> list[tuple[int, int]]:
     return result
 
 
-def _pieces(elf: Elf, start: int, end: int, reader: ModuleType) -> Iterator[tuple[bytes, int, int]]:
-    """Yield (bytes, index of the first to search, its address) piece by piece, with what stands around each."""
+def _pieces(elf: Elf, start: int, end: int, reader: ModuleType) -> Iterator[tuple[bytearray, int, int]]:
+    """Yield (bytes, index of the first to search, its address) piece by piece, with what stands around each.
+
+    All go through one buffer, so that code of a hundred megabytes asks for no new memory; a piece is void when the next
+    one is asked for.
+    """
     offset = elf.offset_of(start)
     if offset is None:
         return
-    end = min(end, start + elf.view.size - offset)
+    view = elf.view
+    end = min(end, start + view.size - offset)
+    buffer = bytearray()
     for at in range(start, end, reader.PIECE):
         before = min(reader.BEFORE, at - start)
         size = min(reader.PIECE, end - at)
-        code = elf.view.some(offset + at - start - before, before + size + reader.AFTER)
         behind = min(reader.AFTER, end - at - size)  # what follows the code is not code
-        code = code[: before + size + behind] + bytes(reader.AFTER - behind)
-        if len(code) == before + size + reader.AFTER:
-            yield code, before, at
+        if len(buffer) != before + size + reader.AFTER:
+            buffer = bytearray(before + size + reader.AFTER)
+        with memoryview(buffer) as window:
+            view.read_into(window[: before + size + behind], offset + at - start - before)
+        buffer[before + size + behind :] = bytes(reader.AFTER - behind)
+        yield buffer, before, at
