@@ -26,13 +26,16 @@ from dlwhy.elf.constants import (
     DT_GNU_HASH,
     DT_HASH,
     DT_JMPREL,
+    DT_PLTRELSZ,
     DT_RELA,
+    DT_RELASZ,
+    DT_STRSZ,
     DT_STRTAB,
     DT_SYMTAB,
     DT_VERDEF,
     DT_VERNEED,
     DT_VERSYM,
-    PF_R,
+    PF_W,
 )
 from dlwhy.elf.file import Elf
 from dlwhy.errors import ElfError
@@ -68,9 +71,11 @@ QUIET = (
 """Directories that no loader looks into: what is in them is not told."""
 
 
-TABLES = (
-    DT_HASH, DT_GNU_HASH, DT_SYMTAB, DT_STRTAB, DT_VERSYM, DT_VERDEF, DT_VERNEED, DT_RELA, DT_JMPREL,
-)  # fmt: skip
+TABLES = {
+    DT_HASH: None, DT_GNU_HASH: None, DT_SYMTAB: None, DT_STRTAB: DT_STRSZ, DT_VERSYM: None, DT_VERDEF: None,
+    DT_VERNEED: None, DT_RELA: DT_RELASZ, DT_JMPREL: DT_PLTRELSZ,
+}  # fmt: skip
+"""Tag of a table -> tag of its size in bytes, where there is one."""
 BLOB = "shipped.bin"
 _MODELS = (3, 0, 2), (1, 3, 3), (4, 0, 0), (0, 0, 3), (0, 0, 0)
 """lc, lp and pb of lzma that are tried: for text, for records of eight bytes, for columns."""
@@ -98,9 +103,8 @@ SOURCES = {
     "debian-sid": Source("sid", BASE, PROGRAMS),
     "musl": Source("trixie", "musl", ()),
 }
-SOURCES |= {f"{name}-aarch64": one._replace(architecture="arm64") for name, one in SOURCES.items() if one.programs}
-"""Name -> source. Of a system for several machines the names of the others end in the machine's. musl is modelled on
-x86-64 only."""
+SOURCES |= {f"{name}-aarch64": one._replace(architecture="arm64") for name, one in SOURCES.items()}
+"""Name -> source. Of a system for several machines the names of the others end in the machine's."""
 
 
 def made(name: str, root: Path) -> dict[str, Any]:
@@ -150,23 +154,33 @@ def _loaders(root: Path) -> list[str]:
 
 
 def _blank(kept: dict[str, Any], root: Path, path: str) -> None:
-    """Leave zeros of the constants of another C library, which are most of it, but for what tells its release."""
+    """Leave zeros of the constants and code of another C library, most of it, but for what tells its release."""
     files = Files(str(root))
     elf = Elf(files.open(path))
-    tags = elf.dynamic.tags if elf.dynamic is not None else {}
-    tables = {elf.offset_of(tags[tag]) for tag in TABLES if tag in tags}
+    wanted = [(row[2], row[2] + row[5]) for row in elf.loads if not row[1] & PF_W]
+    dull = [(max(first, *ends), last) for first, last in wanted if (ends := _ends(elf, first, last)) is not None]
     pieces = []
     for start, data in _joined(kept[path]["parts"]):
         changed = bytearray(data)
-        for row in elf.loads:
-            first, last = max(row[2] - start, 0), min(row[2] + row[5] - start, len(data))
-            if row[1] == PF_R and first < last and not any(row[2] <= (one or 0) < row[2] + row[5] for one in tables):
+        for low, high in dull:
+            first, last = max(low - start, 0), min(high - start, len(data))
+            if first < last:
                 told = _TOLD.findall(data, first, last)
                 words = b"\0/lib\0" + b"\0".join(told) + b"\0"
                 changed[first:last] = words.ljust(last - first, b"\0")
         pieces.append([start, len(changed), b64encode(compressed(bytes(changed))).decode("ascii")])
     kept[path]["parts"] = pieces
     files.close()
+
+
+def _ends(elf: Elf, first: int, last: int) -> list[int] | None:
+    """Where the tables of a segment end, as offsets, with 0 twice; None where the last one has no size."""
+    tags = elf.dynamic.tags if elf.dynamic is not None else {}
+    starts = {elf.offset_of(tags[tag]) or 0: size for tag, size in TABLES.items() if tag in tags}
+    here = {start: size for start, size in starts.items() if first <= start < last}
+    if here and here[max(here)] is None:
+        return None
+    return [0, 0, *(start + tags[size] for start, size in here.items() if size is not None)]
 
 
 class Blob:

@@ -409,7 +409,8 @@ def _musl_release(
         return own, f"how musl {own.text} decides: its sources were not read ({read} were)"
     port = PORTS.get((row.e_machine, row.elf_class))
     if port is None or not port.relocations:
-        return own, f"musl's rules on {row.name}: only x86-64 was compared with real loaders so far"
+        compared = " and ".join(MACHINES[key].name for key, one in PORTS.items() if one.relocations)
+        return own, f"musl's rules on {row.name}: only {compared} were compared with real loaders so far"
     return own, None
 
 

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 PAGE = Path(__file__).parent.parent.parent / "docs/agreement.md"
 BEGIN, END = "<!-- tables: written by tests/oracle/agreement.py -->", "<!-- end of tables -->"
 
-MUSL = "musl"
+MUSL = {"musl": "amd64", "musl-arm64": "arm64"}
+"""What --machine calls musl -> Debian's name of the machine that it runs on."""
 _OFTEN = 10
 """How often each loader is to be heard saying each sentence."""
 
@@ -222,10 +223,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--loader", action="append", default=[])
     parser.add_argument(
         "--machine",
-        choices=[*sorted(TARGETS), MUSL],
+        choices=[*sorted(TARGETS), *MUSL],
         action="append",
         default=[],
-        help="by Debian's name; musl stands for that C library on amd64",
+        help="by Debian's name; musl stands for that C library on amd64, musl-arm64 on another",
     )
     parser.add_argument("--only", type=int, default=None, help="one scenario by number, its files kept")
     parser.add_argument("--show", type=int, default=40, help="differences printed")
@@ -240,11 +241,12 @@ def main(argv: list[str] | None = None) -> int:
     not_run: list[str] = []
     machines = arguments.machine or ["amd64"]
     for debian in machines:
-        if debian != MUSL:
+        if debian not in MUSL:
             not_run += _scenarios(debian, seed, arguments, tally)
     heard = Tally(arguments.show, catalogue.MUSL)
-    if MUSL in arguments.machine:
-        not_run += _musl(seed, arguments, heard)
+    for word in (one for one in machines if one in MUSL):
+        not_run += _musl(MUSL[word], seed, arguments, heard)
+    if heard.counts:
         print(_plain(heard.table()), _plain(heard.rows()), sep="\n")
     if tally.counts:
         print(_plain(tally.table()), _plain(tally.foreign()), *sorted(set(not_run)), sep="\n")
@@ -256,7 +258,7 @@ def main(argv: list[str] | None = None) -> int:
     if rows:
         measured["Libraries of whole systems"] = "\n\n".join((_markdown(rows), _bullets(rest)))
     if heard.counts:
-        measured["musl"] = _measured_musl(seed, heard)
+        measured["musl"] = _measured_musl(seed, heard, [MUSL[one] for one in machines if one in MUSL])
     if arguments.packages:
         measured["Packages in the programs that load them"] = package_rows(tally, arguments.package)
     if arguments.write:
@@ -285,26 +287,29 @@ def _scenarios(debian: str, seed: int, arguments: argparse.Namespace, tally: Tal
     return not_run
 
 
-def _musl(seed: int, arguments: argparse.Namespace, tally: Tally) -> list[str]:
-    """Run the scenarios that fit musl under the musl of every suite; what could not be run."""
-    have = musl.roots()
+def _musl(debian: str, seed: int, arguments: argparse.Namespace, tally: Tally) -> list[str]:
+    """Run the scenarios that fit musl under the musl of every suite of a machine; what could not be run."""
+    have = musl.roots(debian)
     wanted = arguments.loader or list(have)
     chosen_roots = {name: root for name, root in have.items() if isinstance(root, Path) and name in wanted}
     if chosen_roots:
-        made = musl.workshop()
+        made = musl.workshop(debian)
         for family in arguments.family or musl.FITTING:
             numbers = [arguments.only] if arguments.only is not None else range(arguments.scenarios)
-            chosen = [one for one in (musl.make(seed, number, family) for number in numbers) if musl.fits(one)]
+            chosen = [one for one in (musl.make(seed, number, family, debian) for number in numbers) if musl.fits(one)]
             for each in built(made, chosen):
                 for loader, root in chosen_roots.items():
                     tally.add(loader, family, musl.one(each, root, made, keep=arguments.only is not None))
     return [f"{loader}: {root}" for loader, root in have.items() if isinstance(root, str)]
 
 
-def _measured_musl(seed: int, tally: Tally) -> str:
+def _measured_musl(seed: int, tally: Tally, machines: list[str]) -> str:
     """What stands below musl's heading."""
     releases = ", ".join(
-        f"{name}: {musl.release(root)}" for name, root in musl.roots().items() if isinstance(root, Path)
+        f"{name}: {musl.release(root)}"
+        for debian in machines
+        for name, root in musl.roots(debian).items()
+        if isinstance(root, Path)
     )
     head = f"{dt.datetime.now(tz=dt.UTC).date()}, seed {seed}; {releases}."
     return "\n\n".join((head, _markdown(tally.table()), _markdown(tally.rows()), _bullets(tally.seldom())))

@@ -70,6 +70,16 @@ class Target(NamedTuple):
         return f"lib/{self.triplet}"
 
     @property
+    def musl(self) -> str:
+        """The multiarch directory of what is built for musl."""
+        return self.triplet.replace("-gnu", "-musl")
+
+    @property
+    def musl_loader(self) -> str:
+        """The loader of musl, named after musl's name of the machine."""
+        return f"/lib/ld-musl-{self.triplet.partition('-')[0]}.so.1"
+
+    @property
     def prefix(self) -> str:
         """What comes before the name of a tool such as readelf."""
         return self.gcc.removesuffix("gcc")
@@ -214,7 +224,8 @@ AMD64 = TARGETS["amd64"]
 @functools.cache
 def target_of(root: Path) -> Target:
     """The machine that a root is for, by the loader in it."""
-    return next((row for row in TARGETS.values() if os.path.lexists(f"{root}{row.loader}")), AMD64)
+    pairs = ((row, path) for row in TARGETS.values() for path in (row.loader, row.musl_loader))
+    return next((row for row, path in pairs if os.path.lexists(f"{root}{path}")), AMD64)
 
 
 @functools.cache

@@ -19,6 +19,7 @@ from dlwhy.loader.musl import releases
 from dlwhy.loader.objects import Objects
 from tests.oracle import compare, real
 from tests.oracle.build import Function, Plan, Reference, Variable, Workshop
+from tests.oracle.machines import AMD64, TARGETS, target_of, why_not
 from tests.oracle.scenarios import FAMILIES, Scenario, scenario
 from tests.oracle.sysroots import Index, cache, kept_root, make_root
 
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
 
 SUITES = ("bullseye", "bookworm", "trixie", "sid")
 PACKAGES = ("musl", "musl-dev")
-LOADER = "/lib/ld-musl-x86_64.so.1"
-_LIB, _INCLUDE = "usr/lib/x86_64-linux-musl", "usr/include/x86_64-linux-musl"
+MACHINES = ("amd64", "arm64")
+"""Debian's names of the machines whose port is modelled."""
+LOADER = AMD64.musl_loader
 _PLAIN = Path(real.HERE / "plain.c")
 
 _WITHOUT_CONSTANTS = 16
@@ -40,9 +42,9 @@ FITTING = tuple(sorted(set(FAMILIES) - WITHOUT | {"quirks"}))
 
 _BUILT_IN = (
     "libc.so", "libc.so.6", "libm.so.6", "libpthread.so.0", "librt.so.1", "libdl.so.2", "libutil.so.1", "libxnet.so",
-    "libc.musl-x86_64.so.1", "libm.", LOADER,
+    "libc.musl-{M}.so.1", "libm.", "/lib/ld-musl-{M}.so.1",
 )  # fmt: skip
-_NEARLY = ("libcrypt.so.1", "libmm.so", "libc-2.36.so", "linux-gate.so.2", "ld-musl-x86_64.so.1", "x" * 300)
+_NEARLY = ("libcrypt.so.1", "libmm.so", "libc-2.36.so", "linux-gate.so.2", "ld-musl-{M}.so.1", "x" * 300)
 _CALLED = (
     "malloc",
     "open64",
@@ -55,14 +57,15 @@ _CALLED = (
 )
 
 
-def quirks(r: random.Random, name: str) -> Scenario:
+def quirks(r: random.Random, name: str, machine: str) -> Scenario:
     """What musl does in a way of its own: names, inherited paths, late symbols, ELOOP, another libc, 64-bit names."""
+    built_in, nearly = (tuple(one.replace("{M}", machine) for one in each) for each in (_BUILT_IN, _NEARLY))
     names = [f"m{index}.so" for index in range(r.randint(2, 5))]
     directories = ("d0", "d1")
     plans: list[Plan] = []
     for index, one in enumerate(names):
         needed = [other for other in names[index + 1 :] if r.random() < 0.4]
-        needed += r.sample(_BUILT_IN, r.choice((0, 1, 1, 2))) + ([r.choice(_NEARLY)] if r.random() < 0.06 else [])
+        needed += r.sample(built_in, r.choice((0, 1, 1, 2))) + ([r.choice(nearly)] if r.random() < 0.06 else [])
         r.shuffle(needed)
         kind = ("call", "got", "data")
         references = [
@@ -100,7 +103,7 @@ def quirks(r: random.Random, name: str) -> Scenario:
     steps = []
     for _ in range(r.randint(1, 6)):
         path = r.choice(plans[: len(names)]).path
-        what = r.choice(("{D}/" + path, "{D}/" + path, path.partition("/")[2], r.choice((*_BUILT_IN, *_NEARLY))))
+        what = r.choice(("{D}/" + path, "{D}/" + path, path.partition("/")[2], r.choice((*built_in, *nearly))))
         mode = r.choice(("now", "lazy", "now-global", "lazy-global", "now-noload", "lazy-noload"))
         steps.append(f"{mode}:{what}")
         if r.random() < 0.2:
@@ -119,11 +122,12 @@ def quirks(r: random.Random, name: str) -> Scenario:
     return Scenario(name, "quirks", tuple(plans), tuple(steps), env, program, r.choice(("/tmp", "{D}")))
 
 
-def make(seed: int, number: int, family: str) -> Scenario:
+def make(seed: int, number: int, family: str, debian: str = "amd64") -> Scenario:
     """Return the scenario of a seed and number, of a family of all loaders or of the one that is musl's own."""
     if family != "quirks":
         return scenario(seed, number, family)
-    return quirks(random.Random(f"{seed}/{number}/{family}"), f"{seed}-{number}-{family}")
+    machine = TARGETS[debian].triplet.partition("-")[0]
+    return quirks(random.Random(f"{seed}/{number}/{family}"), f"{seed}-{number}-{family}", machine)
 
 
 def fits(one: Scenario) -> bool:
@@ -132,38 +136,48 @@ def fits(one: Scenario) -> bool:
 
 
 @functools.cache
-def sysroot(suite: str) -> tuple[Path | None, str]:
+def sysroot(suite: str, debian: str = "amd64") -> tuple[Path | None, str]:
     """(root, "") of a suite's musl, or (None, why it cannot be had). A failure is final for this process."""
-    return kept_root(f"musl-{suite}", f"musl of {suite}", lambda root: make_root(root, Index(suite), PACKAGES))
+    name = f"musl-{suite}" if debian == "amd64" else f"musl-{debian}-{suite}"
+    return kept_root(name, f"musl of {suite}", lambda root: make_root(root, Index(suite, debian), PACKAGES))
 
 
-def roots() -> dict[str, Path | str]:
+def names(debian: str = "amd64") -> list[str]:
+    """The loaders of a machine: those of another one are named after it too."""
+    machine = "" if debian == "amd64" else f" {TARGETS[debian].name}"
+    return [f"musl{machine} {suite}" for suite in SUITES]
+
+
+def roots(debian: str = "amd64") -> dict[str, Path | str]:
     """Loader name -> its root, or the reason why it is not run."""
-    if os.geteuid() != 0:
-        return dict.fromkeys((f"musl {suite}" for suite in SUITES), "not run: only root may chroot")
-    found = {f"musl {suite}": sysroot(suite) for suite in SUITES}
-    return {name: root if root is not None else why for name, (root, why) in found.items()}
+    reason = "not run: only root may chroot" if os.geteuid() != 0 else why_not(TARGETS[debian])
+    if reason is not None:
+        return dict.fromkeys(names(debian), reason)
+    found = zip(names(debian), (sysroot(suite, debian) for suite in SUITES), strict=True)
+    return {name: root if root is not None else why for name, (root, why) in found}
 
 
 def release(root: Path) -> str:
     """What the musl of a root says it is."""
-    told = releases.told(Objects(Files(str(root))).loader_facts(LOADER).strings)
+    told = releases.told(Objects(Files(str(root))).loader_facts(target_of(root).musl_loader).strings)
     return told[1] if told is not None else "?"
 
 
 def _compile(root: Path, target: Path, *options: str, source: Path = _PLAIN) -> None:
     """Compile the host program, or another one, against a root's headers into an object."""
+    target_machine = target_of(root)
+    gcc, include = target_machine.gcc, root / "usr/include" / target_machine.musl
     own_headers = subprocess.run(
-        ["gcc", "-print-file-name=include"], capture_output=True, text=True, check=True
+        [gcc, "-print-file-name=include"], capture_output=True, text=True, check=True
     ).stdout.strip()
-    command: list[str | Path] = ["gcc", "-O1", "-nostdinc", "-isystem", root / _INCLUDE, "-isystem", own_headers]
+    command: list[str | Path] = [gcc, "-O1", "-nostdinc", "-isystem", include, "-isystem", own_headers]
     subprocess.run([*command, *options, "-c", "-o", target, source], check=True, capture_output=True)
 
 
 def program_libraries(root: Path) -> tuple[str, ...]:
     """What a program is linked with: start files and libc of a root's musl-dev."""
-    lib = root / _LIB
-    dynamic = f"-Wl,--dynamic-linker={LOADER}"
+    lib = root / "usr/lib" / target_of(root).musl
+    dynamic = f"-Wl,--dynamic-linker={target_of(root).musl_loader}"
     return (str(lib / "crt1.o"), str(lib / "crti.o"), f"-L{lib}", "-Wl,--no-as-needed", "-l:libc.so", dynamic,
             str(lib / "crtn.o"))  # fmt: skip
 
@@ -172,7 +186,7 @@ class MuslWorkshop(Workshop):
     """Builds plans whose programs run under musl."""
 
     def __init__(self, directory: Path, root: Path) -> None:
-        super().__init__(directory, program_libraries(root))
+        super().__init__(directory, program_libraries(root), target_of(root))
         self._root = root
 
     def _text(self, plan: Plan) -> str:
@@ -182,7 +196,8 @@ class MuslWorkshop(Workshop):
         return text + ".section .rodata\n.byte 1\n"
 
     def _program_object(self) -> Path:
-        target = self.directory / f"plain-{hashlib.sha256(_PLAIN.read_bytes()).hexdigest()[:24]}.o"
+        machine = "" if self.target is AMD64 else f"{self.target.name}-"
+        target = self.directory / f"plain-{machine}{hashlib.sha256(_PLAIN.read_bytes()).hexdigest()[:24]}.o"
         if not target.exists():
             own = target.with_name(f"{target.stem}-{os.getpid()}.part")
             _compile(self._root, own, "-fno-pie")
@@ -190,9 +205,9 @@ class MuslWorkshop(Workshop):
         return target
 
 
-def workshop() -> MuslWorkshop:
-    """The workshop of all scenarios, its programs linked against the oldest musl at hand."""
-    root = next(root for root in roots().values() if isinstance(root, Path))
+def workshop(debian: str = "amd64") -> MuslWorkshop:
+    """The workshop of all scenarios of a machine, its programs linked against the oldest musl at hand."""
+    root = next(root for root in roots(debian).values() if isinstance(root, Path))
     return MuslWorkshop(cache() / "plans-musl", root)
 
 
@@ -203,7 +218,8 @@ def plain(root: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         own = target.with_name(f"{target.name}-{os.getpid()}")
         _compile(root, own.with_suffix(".o"), "-fno-pie")
-        command = ["gcc", "-no-pie", "-nostdlib", "-o", str(own), str(own.with_suffix(".o")), *program_libraries(root)]
+        gcc = target_of(root).gcc
+        command = [gcc, "-no-pie", "-nostdlib", "-o", str(own), str(own.with_suffix(".o")), *program_libraries(root)]
         subprocess.run(command, check=True, capture_output=True)
         own.with_suffix(".o").unlink()
         own.rename(target)
@@ -213,7 +229,7 @@ def plain(root: Path) -> Path:
 def link(root: Path, source: Path, target: Path, *options: str) -> None:
     """Compile and link a program of one file for a root."""
     _compile(root, target.with_suffix(".o"), "-fno-pie", *options, source=source)
-    command = ["gcc", "-no-pie", "-nostdlib", "-o", str(target), str(target.with_suffix(".o"))]
+    command = [target_of(root).gcc, "-no-pie", "-nostdlib", "-o", str(target), str(target.with_suffix(".o"))]
     subprocess.run([*command, *program_libraries(root)], check=True, capture_output=True)
 
 
@@ -227,7 +243,7 @@ def observe(one: Scenario, root: Path) -> real.RealRun:
         argv0, image = "plain", str(real.brought(root, plain(root)))
     arguments = [argv0, str(work / "steps"), str(work / "report")]
     with real.proc(root, Path(image)):
-        status, stderr = real.spawn(root, arguments, Path(image), compare.environment(one), one.cwd)
+        status, stderr = real.spawned(root, arguments, Path(image), compare.environment(one), one.cwd)
     seen = real.read(report, status, stderr)
     return seen._replace(start_maps=("", *seen.start_maps[1:]))  # the program has its path there, and glibc's none
 

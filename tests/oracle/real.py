@@ -166,17 +166,25 @@ def run(
     image = Path(program) if program else plain(root)
     if inside and not program:
         image = brought(root, image)
-    emulator = emulator or machines.inside(target_of(root), root)
     arguments = [argv0, str(work / "steps"), str(work / "report"), *map(str, words or ())]
-    executable = image
-    if emulator:  # whose own C library would look at the environment too
-        splits = any("," in value for value in env.values())  # as qemu's -E does
-        given = [] if splits else [word for name, value in env.items() for word in ("-E", f"{name}={value}")]
-        arguments = [*emulator, *given, "-0", argv0, str(image), *arguments[1:]]
-        executable, env = Path(emulator[0]), env if splits else {}
     with proc(root, image) if inside else nullcontext():
-        status, stderr = spawn(root, arguments, executable, env, cwd)
-    return read(report, status, _EMULATOR_DIED.sub(b"", stderr) if emulator else stderr)
+        status, stderr = spawned(root, arguments, image, env, cwd, emulator)
+    return read(report, status, stderr)
+
+
+def spawned(
+    root: Path, arguments: list[str], image: Path, env: dict[str, str], cwd: str, emulator: tuple[str, ...] = ()
+) -> tuple[int, bytes]:
+    """As `spawn`, under an emulator where the root's machine needs one."""
+    emulator = emulator or machines.inside(target_of(root), root)
+    if not emulator:
+        return spawn(root, arguments, image, env, cwd)
+    splits = any("," in value for value in env.values())  # as qemu's -E does
+    given = [] if splits else [word for name, value in env.items() for word in ("-E", f"{name}={value}")]
+    words = [*emulator, *given, "-0", arguments[0], str(image), *arguments[1:]]
+    # the emulator's own C library would look at the environment too
+    status, stderr = spawn(root, words, Path(emulator[0]), env if splits else {}, cwd)
+    return status, _EMULATOR_DIED.sub(b"", stderr)
 
 
 def brought(root: Path, program: Path) -> Path:
@@ -258,4 +266,6 @@ def read(report: Path, status: int, stderr: bytes) -> RealRun:
     return RealRun(True, stderr, status, tuple(result), start or (), tls)
 
 
-__all__ = ["RealRun", "RealStep", "libc_files", "plain", "proc", "read", "ready", "rtld_words", "run", "spawn"]
+__all__ = [
+    "RealRun", "RealStep", "libc_files", "plain", "proc", "read", "ready", "rtld_words", "run", "spawn", "spawned",
+]  # fmt: skip

@@ -117,7 +117,7 @@ class Loading:
         if self._first is not None:
             raise self._first
         if name is None:
-            what = f"what the loader calls a variable of {of.shown} that has no name, before any that has one"
+            what = f"what the loader calls a variable of {of.shown} that has no name"
             raise Unknown(f"{what}: it refuses the load in such words, or dies of them", "relocate")
         why = _LATE.format(when=self.when)
         words = (

@@ -74,6 +74,11 @@ class Port(Record):
     """As file names have it: LDSO_ARCH."""
     relocations: dict[str, int]
     """Kind -> number, of all that are applied; empty: the port was not compared with a real loader."""
+    keeps_name: bool = False
+    """Whether an entry without a name shows that of the last one that had one, where a message needs it: nobody sets
+    it for those (ldso/dynlink.c, do_relocs: `name`), so that it is the compiler's doing, seen in every build [M]."""
+    gap: int = 0
+    """Bytes between the thread pointer and the program's TLS, where that lies above it (GAP_ABOVE_TP)."""
 
     @property
     def interp(self) -> str:
@@ -86,9 +91,15 @@ PORTS: dict[tuple[int, int], Port] = {
         "x86_64",
         {"symbolic": 1, "offset32": 2, "copy": 5, "got": 6, "plt": 7, "relative": 8, "dtpmod": 16, "dtpoff": 17,
          "tpoff": 18, "tlsdesc": 36},
+        keeps_name=True,
     ),
     (EM_386, 1): Port("i386", {}),
-    (EM_AARCH64, 2): Port("aarch64", {}),
+    (EM_AARCH64, 2): Port(
+        "aarch64",
+        {"symbolic": 257, "copy": 1024, "got": 1025, "plt": 1026, "relative": 1027, "dtpmod": 1028, "dtpoff": 1029,
+         "tpoff": 1030, "tlsdesc": 1031},
+        gap=16,
+    ),
     (EM_ARM, 1): Port("armhf", {}),
     (EM_PPC64, 2): Port("powerpc64le", {}),
     (EM_S390, 2): Port("s390x", {}),

@@ -43,20 +43,20 @@ def text(name: bytes) -> str:
 class Relocator:
     """Relocates objects of one process; what is reported on the way goes to the process."""
 
-    __slots__ = ("_copy", "_entry_name", "_got", "_kinds", "_lookups", "_plt", "process")
+    __slots__ = ("_copy", "_entry_name", "_got", "_keeps_name", "_kinds", "_lookups", "_plt", "_relative", "process")
 
     def __init__(self, process: MuslProcess) -> None:
         self.process = process
         port = PORTS[process.machine.e_machine, process.machine.elf_class]
         self._kinds = {number: kind for kind, number in port.relocations.items()}
         self._plt, self._got, self._copy = (port.relocations[kind] for kind in ("plt", "got", "copy"))
+        self._relative = port.relocations["relative"]
+        self._keeps_name = port.keeps_name
         self._lookups: dict[tuple[bytes, bool, bool], tuple[Dso, Symbol] | None] = {}
         """(name, needs a definition, program left out) -> what the global list has."""
         self._entry_name: str | None = None
-        """The name of the last entry that had one, of any table before: what messages about entries without one show.
-
-        Nobody sets it for those (ldso/dynlink.c, do_relocs: `name`), and its place on the stack keeps what it was.
-        """
+        """The name of the last entry that had one, of any table before: what messages about entries without one show
+        in some builds (releases.Port, keeps_name)."""
 
     def object(self, of: Dso) -> None:
         """Relocate one object: jump table, REL, RELA, RELR, then RELRO. Raises `Fault`, `Death`, `Unknown`."""
@@ -97,12 +97,12 @@ class Relocator:
     def table(self, of: Dso, start: int, size: int, stride: int) -> None:
         """Apply one table. Raises `Fault`, `Death`, `Unknown`."""
         assert of.memory is not None
-        write, kinds = of.memory.write, self._kinds
+        write, relative = of.memory.write, self._relative
         for place, info, _ in _entries(of.memory, start, size, stride):
             kind = info & 0x7FFFFFFF
             if kind == 0:
                 continue
-            if kind == 8 and not info >> 32 and stride == 3 and kinds.get(kind) == "relative":
+            if kind == relative and not info >> 32 and stride == 3:
                 write(place, 8)
                 continue
             self._apply(of, place, info, stride)
@@ -142,7 +142,7 @@ class Relocator:
                 SIGSEGV, f"it uses the thread-local {self._entry_name}, which nothing defines: the loader reads null",
             )  # fmt: skip
         if what == "tpoff" and definer is not None and definer.tls_id > process.static_count:
-            process.refuse_late(of, definer, self._entry_name, kind)
+            process.refuse_late(of, definer, self._entry_name if index or self._keeps_name else None, kind)
         self._write(memory, place, what, symbol, found)
 
     def _write(

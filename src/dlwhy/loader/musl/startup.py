@@ -13,7 +13,7 @@ from dlwhy.loader.musl.dso import Dso, Tables
 from dlwhy.loader.musl.mapping import Mapped, Refused, image_of_program, map_library
 from dlwhy.loader.musl.memory import SIGSEGV
 from dlwhy.loader.musl.process import queue
-from dlwhy.loader.musl.releases import strerror
+from dlwhy.loader.musl.releases import PORTS, strerror
 from dlwhy.loader.startup import StartFailed
 from dlwhy.loader.tls import Layout, Segment, StaticTls, round_up
 
@@ -166,29 +166,43 @@ def _relocate(process: MuslProcess) -> None:
 
 
 def _lay_out(process: MuslProcess) -> None:
-    """Every module of the start gets its place, one below the other, and nobody else does (load_library, __dls3)."""
+    """Every module of the start gets its place, one behind the other, and nobody else does (load_library, __dls3)."""
     end, align = 0, _LEAST_ALIGN
+    above = process.machine.variant == 1
+    gap = PORTS[process.machine.e_machine, process.machine.elf_class].gap
     offsets = []
     modules = [one for one in process.dsos if one.tls_id]
     for one in modules:
         assert one.mapped is not None
         assert one.mapped.tls is not None
         image, _, size, unit = one.mapped.tls
-        mask = unit - 1
-        if unit <= 0 or unit & mask:
+        if unit <= 0 or unit & unit - 1:
             raise Unknown(f"what a start makes of TLS aligned to {unit} in {one.shown}", "init")
-        if one is process.program:
-            end = size + (-(image + size) & mask)
-        else:
-            end += size + mask
-            end -= end + image & mask
-        one.tls = Segment(size, unit, image & mask)
-        one.tls_offset = end
+        before = gap if one is process.program else end
+        one.tls_offset, end = (_above if above else _below)(before, one is process.program, image, size, unit)
+        one.tls = Segment(size, unit, image & unit - 1)
         one.static_since = "startup"
-        offsets.append(end)
+        offsets.append(one.tls_offset)
         align = max(align, unit)
     process.start_used = end
     process.static = StaticTls(Layout(tuple(offsets), end, align, end), process.machine.variant, None)
+
+
+def _below(end: int, first: bool, image: int, size: int, unit: int) -> tuple[int, int]:
+    """(distance of a module below the thread pointer, the same: where the next begins); `first` is the program's."""
+    mask = unit - 1
+    if first:
+        end = size + (-(image + size) & mask)
+    else:
+        end += size + mask
+        end -= end + image & mask
+    return end, end
+
+
+def _above(end: int, first: bool, image: int, size: int, unit: int) -> tuple[int, int]:  # noqa: ARG001 -- as _below
+    """(distance of a module above the thread pointer, where it ends): TLS_ABOVE_TP."""
+    offset = end + (image - end & unit - 1)
+    return offset, offset + size
 
 
 __all__ = ["Death", "DlwhyError", "Fault", "StartFailed", "round_up", "start"]
