@@ -73,6 +73,7 @@ KINDS = {
     "debug-file": Kind(("dlwhy tls libhouse.so", "dlwhy tls libhouse.so --debug-dir debug"), ("libhouse.so",)),
     "minidebug": Kind(("dlwhy tls libhouse.so",), ("libhouse.so",)),
     "map": Kind(("dlwhy tls libdemo.so | grep -A 3 bulk", "dlwhy tls libdemo.so --map libdemo.map"), ("libdemo.so",)),
+    "other-build": Kind(("dlwhy tls libhouse.so --map libhouse.map",), ("libhouse.so",)),
     "stripped": Kind(
         ("nm -CS named.node | grep ' b .*THREAD_RNG_KEY'", "dlwhy tls index.node",
          "dlwhy tls -v index.node | grep -A 2 4224"),
@@ -96,6 +97,10 @@ KINDS = {
         ("scikit_learn.libs/*",), tools=("readelf",), package=_SCIKIT_LEARN,
         members=("sklearn/utils/_openmp_helpers.*.so", "scikit_learn.libs/*", "*.dist-info/*"),
     ),
+    "auditable": Kind(
+        ("dlwhy tls index.node",), ("index.node",), tools=("cargo", "objcopy"), addons=("without-go",),
+    ),
+    "made-by": Kind(("dlwhy tls -v libhouse.so | grep -A 2 build-id",), ("libhouse.so",)),
     "vendored": Kind(
         ("dlwhy tls --no-code scikit_learn.libs/libgomp-e985bcbb.so.1.0.0",), ("scikit_learn.libs/*",),
         tools=("readelf",), package=_SCIKIT_LEARN, members=("scikit_learn.libs/*", "*.dist-info/*"),

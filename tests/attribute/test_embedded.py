@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import shutil
@@ -16,6 +17,7 @@ from dlwhy.elf.notes import notes
 from dlwhy.errors import ElfError
 from dlwhy.files import Files
 from dlwhy.view import View
+from tests.cli.run import dlwhy
 from tests.fixtures import registries
 
 if TYPE_CHECKING:
@@ -126,3 +128,17 @@ def test_damaged_files_say_less_and_never_fail() -> None:
                 embedded(read(View("x", bytes(broken[: rng.choice([len(data), rng.randrange(len(data))])]))))
             except ElfError as error:
                 assert "x" in str(error)  # noqa: PT017 -- the header itself
+
+
+@pytest.mark.oracle
+def test_the_package_of_a_note_is_shown(tmp_path: Path) -> None:
+    """What the linker wrote into `.note.package` is in the JSON, and in the text with -v."""
+    (tmp_path / "room.c").write_text("__thread char room[64]; char *enter(int i) { return &room[i]; }")
+    note = '{"type":"deb","os":"debian","name":"house","version":"1.2-3"}'
+    words = ["-shared", "-fPIC", "-Xlinker", f"--package-metadata={note}", "-o", "libhouse.so", "room.c"]
+    registries.run([registries.tool("gcc"), *words], tmp_path)
+    assert said(tmp_path / "libhouse.so").package == "house 1.2-3"
+    (file,) = json.loads(dlwhy("tls", "--format", "json", tmp_path / "libhouse.so").out)["files"]
+    assert file["tls"]["identity"]["package"] == "house 1.2-3"
+    assert "\n  package     house 1.2-3\n" in dlwhy("tls", "-v", tmp_path / "libhouse.so").out
+    assert "house 1.2-3" not in dlwhy("tls", tmp_path / "libhouse.so").out

@@ -291,6 +291,7 @@ def identity(bill: TlsObject, style: Style) -> list[str]:
     lines = block(style, "build-id", one.build_id) if one.build_id else []
     for index, text in enumerate(one.compilers):
         lines += block(style, "" if index else "built by", text)
+    lines += block(style, "package", one.package) if one.package else []
     if one.packages:
         source = one.packages[0].source
         listed = ", ".join(f"{package.name} {package.version}" for package in one.packages)

@@ -1,0 +1,2 @@
+__thread char room[64];
+char *enter(int i) { return &room[i]; }
