@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tools.registries import package
+from tools.registries import UnreachedError, package
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -45,6 +45,8 @@ _CONFIGURED = (
     "NODE_EXTRA_CA_CERTS", "NO_PROXY", "NPM_CONFIG_", "PIP_", "RUSTUP_", "SSL_CERT_",
 )  # fmt: skip
 """How variables begin that tell the clients of registries where these are; they reach no answer."""
+UNREACHED = re.compile(r".*(?:cannot be (?:reached|had)|failed to download|needs Debian's).*")
+"""What scripts of examples/ say of what is not here and cannot be fetched."""
 REGISTRY = "registry"
 """Where packages of registries are kept, below the cache."""
 
@@ -116,6 +118,8 @@ class Stage:
         elif words[0].endswith(".py"):
             words.insert(0, sys.executable)  # which has all that ./dev installs
         done = self._run(words, directory)
+        if unreached := UNREACHED.search(done.stderr):
+            raise UnreachedError(unreached[0])
         if done.stderr or done.returncode not in (0, 10, 11):
             raise ChildProcessError(f"{command}: exit status {done.returncode}: {done.stderr.strip() or done.stdout}")
         return _DIGEST.sub(rf"\g<1>{'0' * 12}", done.stdout.replace(self._case, CASE).replace(self._labs, LABS))
@@ -188,15 +192,19 @@ def written(text: str, place: Stage) -> str:
 
 
 def main(words: list[str]) -> int:
-    """Write the examples of pages anew, and in the README what they were made with."""
+    """Write the examples of pages anew, and in the README what they were made with; 1 when one cannot be run."""
     from tests.oracle.sysroots import cache
 
-    with stage(cache()) as place:
-        for page in [Path(word).resolve() for word in words] or pages():
-            text = page.read_text("utf-8")
-            if examples(text):
-                print(page.relative_to(ROOT))
-                page.write_text(written(text, place), "utf-8")
+    try:
+        with stage(cache()) as place:
+            for page in [Path(word).resolve() for word in words] or pages():
+                text = page.read_text("utf-8")
+                if examples(text):
+                    print(page.relative_to(ROOT))
+                    page.write_text(written(text, place), "utf-8")
+    except (ChildProcessError, UnreachedError) as error:
+        print(error, file=sys.stderr)
+        return 1
     readme = ROOT / "README.md"
     readme.write_text(RECORDED.sub(f"<!-- recorded with: {versions()} -->", readme.read_text("utf-8")), "utf-8")
     return 0

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.oracle.sysroots import cache
 from tools.examples import ROOT, Stage, examples, recorded, stage, versions, written
+from tools.registries import UnreachedError
 
 OUTSIDE = {"README.md": "readme.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 """Pages that stand above docs/ -> their names in the site."""
@@ -82,7 +83,10 @@ def build(target: Path, run: bool = True) -> list[str]:
 
 def main(words: list[str]) -> int:
     """Build the site and say what is wrong with it."""
-    wrong = build(Path(words[0] if words else "site"))
+    try:
+        wrong = build(Path(words[0] if words else "site"))
+    except (ChildProcessError, UnreachedError) as error:  # an example that cannot be run
+        wrong = [str(error)]
     for line in wrong:
         print(line, file=sys.stderr)
     return 1 if wrong else 0
