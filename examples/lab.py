@@ -218,6 +218,16 @@ def foretold(
     return dlwhy.check([str(step) for step in steps], made)
 
 
+def tunables(report: dlwhy.CheckReport) -> list[tuple[str, str]]:
+    """Return what to say and the GLIBC_TUNABLES that dlwhy offers, and the same with one byte less; nothing without."""
+    changes = [one.change.get("env") for one in report.cures]
+    cures = [one["GLIBC_TUNABLES"] for one in changes if isinstance(one, dict) and "GLIBC_TUNABLES" in one]
+    if not cures:
+        return []
+    setting, _, number = cures[0].rpartition("=")
+    return [("with the tunable that dlwhy names", cures[0]), ("with one byte less", f"{setting}={int(number) - 1}")]
+
+
 def prediction(report: dlwhy.CheckReport) -> str:
     """Return what the loader will say by a report: the message of the first step that does not load, or `LOADS`."""
     for step in report.steps:

@@ -19,7 +19,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from lab import HERE as EXAMPLES
-from lab import MissingError, Row, built, foretold, hosts, need, node_says, prediction, run, version
+from lab import MissingError, Row, built, foretold, hosts, need, node_says, prediction, run, tunables, version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,13 +90,11 @@ def rows() -> Iterator[Row]:
 
 def _tunable(host: str, path: Path) -> Iterator[Row]:
     """The cure that dlwhy proves in its model, and the same with one byte less."""
-    changes = [one.change.get("env") for one in foretold([path], host).cures]
-    cures = [one["GLIBC_TUNABLES"] for one in changes if isinstance(one, dict) and "GLIBC_TUNABLES" in one]
-    if not cures:
+    settings = tunables(foretold([path], host))
+    if not settings:
         raise MissingError("this C library has no tunable that helps: it is older than 2.33")
-    setting, _, number = cures[0].rpartition("=")
-    for told, size in (("with the tunable that dlwhy names", number), ("with one byte less", str(int(number) - 1))):
-        environment = {"GLIBC_TUNABLES": f"{setting}={size}"}
+    for told, setting in settings:
+        environment = {"GLIBC_TUNABLES": setting}
         real = node_says(path, host, **environment)
         yield Row(NAME, f"{host}: as in the story, {told}", real, prediction(foretold([path], host, environment)))
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent), str(HERE.parent.parent / "src")]
 
-from lab import LOADS, MissingError, Row, built, clean, need, prediction, run, version
+from lab import LOADS, MissingError, Row, built, clean, need, prediction, run, tunables, version
 
 import dlwhy
 
@@ -44,11 +44,21 @@ class Way(NamedTuple):
     java: bool = False
     """Whether a JVM opens it, by its whole path, as System.load wants it."""
 
+    helped: bool = False
+    """Whether it is opened with the tunable that dlwhy names as well, and with one byte less."""
+
+    @property
+    def tuned(self) -> bool:
+        """Whether this is with such a tunable: the short answer is enough then."""
+        return self.helped and bool(self.environment)
+
     def told(self) -> tuple[str, str]:
         """The command that opens it, and that of dlwhy."""
         opener, host = ("java -cp . Load", "--host java ") if self.java else (f"./{self.opener}", "")
         steps = " ".join(f'"$PWD/{step[2:]}"' if self.java else step for step in self.steps)
-        return " ".join([*map("=".join, self.environment), opener, steps]), f"dlwhy check {host}{steps}"
+        environment = [*map("=".join, self.environment)]
+        asked = [*environment, "dlwhy check -q"] if self.tuned else ["dlwhy check"]
+        return " ".join([*environment, opener, steps]), f"{' '.join(asked)} {host}{steps}"
 
     def asked(self, place: Path) -> tuple[str, list[str]]:
         """The host, and the steps that dlwhy is asked for."""
@@ -78,7 +88,9 @@ WAYS: dict[str, tuple[Way, ...]] = {
         Way(("./libanswer-of-another-machine.so",)),
     ),
     "dependency": (Way(("./dependency.so",)),),
-    "jni": tuple(Way((f"./lib{name}.so",), needs=("gcc", "java"), java=True) for name in ("small", "room")),
+    "jni": tuple(
+        Way((f"./lib{name}.so",), needs=("gcc", "java"), java=True, helped=True) for name in ("small", "room")
+    ),
     "runpath": (Way(("./runpath-enable.so",)), Way(("./runpath-disable.so",))),
     "musl": (Way(("./musl.so",), opener="musl-opener", needs=("gcc", "musl-gcc")),),
 }
@@ -169,9 +181,16 @@ def rows() -> Iterator[Row | MissingError]:
             yield MissingError(f"{name}: {missing}")
 
 
+def _with_help(name: str, place: Path) -> Iterator[Way]:
+    for way in WAYS[name]:
+        yield way
+        for _, setting in tunables(foretold(way, place)) if way.helped else ():
+            yield way._replace(environment=(*way.environment, ("GLIBC_TUNABLES", setting)))
+
+
 def _rows(name: str) -> Iterator[Row]:
     place = place_of(name)
-    for way in WAYS[name]:
+    for way in _with_help(name, place):
         told = " ".join([*map("=".join, way.environment), *way.steps])
         yield Row(NAME, f"{name}: {told}", real(way, place), prediction(foretold(way, place)))
 
@@ -192,7 +211,7 @@ def main(words: list[str]) -> int:
             if not line.startswith("#"):
                 break
             print(line[2:])
-        for way in WAYS[name]:
+        for way in _with_help(name, place):
             opened, asked = way.told()
             print(f"\n$ {opened}\n{said(way, place)}\n\n$ {asked}", flush=True)
             print(dlwhy_says(way, place), end="")
@@ -207,7 +226,7 @@ def dlwhy_says(way: Way, place: Path) -> str:
     explicit = _loader(way)
     options = [] if explicit is None else ["--loader", str(explicit[0]), "--library-path", explicit[1]]
     host, steps = way.asked(place)
-    words = [str(HERE.parent.parent / "dlwhy"), "check", "--host", host, *options, *steps]
+    words = [str(HERE.parent.parent / "dlwhy"), "check", "--host", host, *options, *steps, *["-q"] * way.tuned]
     env = {**os.environ, **_environment(way, place)}
     return subprocess.run(words, cwd=place, capture_output=True, text=True, check=False, env=env).stdout
 
