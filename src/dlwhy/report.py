@@ -71,6 +71,9 @@ VALUES: dict[str, dict[str, str]] = {
         "general-dynamic": "__tls_get_addr tells the address of one variable",
         "local-dynamic": "__tls_get_addr tells where the object's own segment is, for all its variables",
         "local-dynamic offset": "where in its object's segment a variable is, behind a local-dynamic access",
+        "initial-exec offset": "a variable beside the one that a slot leads to, which the code goes on to (aarch64)",
+        "TLSDESC offset": "the same behind a descriptor",
+        "general-dynamic offset": "the same behind the address that __tls_get_addr tells",
         "local-exec": "the offset from the thread pointer stands in the code: programs only",
     },
     "FileKind": {

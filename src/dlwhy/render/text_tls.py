@@ -164,7 +164,7 @@ def accesses(found: TlsFile, style: Style) -> list[str]:
         return []
     totals: dict[str, int] = {}
     for one in found.accesses:
-        if one.model != "local-dynamic offset":  # which goes with an access that is counted
+        if not one.model.endswith(" offset"):  # which goes with an access that is counted
             totals[one.model] = totals.get(one.model, 0) + one.sites
     told = ", ".join(f"{number} {model}" for model, number in totals.items())
     lines = block(style, "code", f"{told}: all accesses in {count(found.searched, 'byte')}")
