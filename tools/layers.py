@@ -50,7 +50,7 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
             "attribute.code_x86_64", "attribute.code_aarch64", "attribute.sites", "attribute.frames",
             "attribute.go_table", "attribute.functions", "attribute.panics", "attribute.calls",
             "attribute.effects_aarch64", "attribute.behind_aarch64",
-            "attribute.touched", "attribute.spans", "attribute.type_chain", "attribute.dwarf",
+            "attribute.touched", "attribute.spans", "attribute.type_chain", "attribute.declarations", "attribute.dwarf",
             "attribute.accesses", "attribute.bill",
             "attribute.static_library", "attribute.object_models", "attribute.object_accesses",
             "attribute.objects", "attribute.remarks",

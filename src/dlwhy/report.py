@@ -312,6 +312,17 @@ class TypePart(Record):
     """How many bytes."""
 
 
+class Declaration(Record):
+    """Where the source declares a variable, by debug information."""
+
+    file: str | None
+    """Path of the source file as the compiler had it; None where it does not tell."""
+    line: int | None
+    """Line in it."""
+    unit: str | None
+    """Name of the compilation unit: the file that the compiler was called with, or Rust's codegen unit."""
+
+
 class Share(Record):
     """Bytes of a TLS segment and whose they are."""
 
@@ -329,6 +340,8 @@ class Share(Record):
     """The fact that the owner follows from."""
     inside: tuple[TypePart, ...] = ()
     """Of a big variable what makes it big, by debug information; empty without, or where no member has half of it."""
+    declared: Declaration | None = None
+    """Where it is declared, by debug information; None without, and of `owners`."""
 
 
 class CodeUser(Record):
