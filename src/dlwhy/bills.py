@@ -13,6 +13,7 @@ from dlwhy.report import (
     Access,
     CodeObject,
     CodeUser,
+    Declaration,
     Finding,
     Share,
     TlsFile,
@@ -126,7 +127,10 @@ def shown_object(made: Bill, name: str, triggers: tuple[Trigger, ...]) -> TlsObj
 def shown_shares(made: tuple[BillShare, ...]) -> tuple[Share, ...]:
     """Return shares as the report has them."""
     return tuple(
-        Share(s.owner, s.kind, s.bytes, s.variable, s.unit, s.evidence, tuple(TypePart(*part) for part in s.inside))
+        Share(
+            s.owner, s.kind, s.bytes, s.variable, s.unit, s.evidence, tuple(TypePart(*part) for part in s.inside),
+            Declaration(*s.declared) if s.declared is not None else None,
+        )
         for s in made
     )  # fmt: skip
 

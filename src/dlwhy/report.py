@@ -71,6 +71,9 @@ VALUES: dict[str, dict[str, str]] = {
         "general-dynamic": "__tls_get_addr tells the address of one variable",
         "local-dynamic": "__tls_get_addr tells where the object's own segment is, for all its variables",
         "local-dynamic offset": "where in its object's segment a variable is, behind a local-dynamic access",
+        "initial-exec offset": "a variable beside the one that a slot leads to, which the code goes on to (aarch64)",
+        "TLSDESC offset": "the same behind a descriptor",
+        "general-dynamic offset": "the same behind the address that __tls_get_addr tells",
         "local-exec": "the offset from the thread pointer stands in the code: programs only",
     },
     "FileKind": {
@@ -309,6 +312,17 @@ class TypePart(Record):
     """How many bytes."""
 
 
+class Declaration(Record):
+    """Where the source declares a variable, by debug information."""
+
+    file: str | None
+    """Path of the source file as the compiler had it; None where it does not tell."""
+    line: int | None
+    """Line in it."""
+    unit: str | None
+    """Name of the compilation unit: the file that the compiler was called with, or Rust's codegen unit."""
+
+
 class Share(Record):
     """Bytes of a TLS segment and whose they are."""
 
@@ -326,6 +340,8 @@ class Share(Record):
     """The fact that the owner follows from."""
     inside: tuple[TypePart, ...] = ()
     """Of a big variable what makes it big, by debug information; empty without, or where no member has half of it."""
+    declared: Declaration | None = None
+    """Where it is declared, by debug information; None without, and of `owners`."""
 
 
 class CodeUser(Record):

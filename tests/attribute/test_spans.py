@@ -13,7 +13,7 @@ import pytest
 
 from dlwhy.attribute.bill import Bill, bill
 from dlwhy.attribute.sites import sites
-from dlwhy.attribute.touched import START, displacements, places
+from dlwhy.attribute.touched import START, Left, displacements, places
 from dlwhy.elf.file import Elf, read
 from dlwhy.elf.symbols import StaticSymbols
 from dlwhy.errors import ElfError
@@ -186,4 +186,4 @@ def test_code_that_is_no_code(tmp_path: Path) -> None:
         length = generator.randrange(1, 120)
         noise = bytes(generator.randrange(256) for _ in range(length))
         (tmp_path / "b.so").write_bytes(data[: place + 12] + noise + data[place + 12 + length :])
-        displacements(opened(tmp_path / "b.so"), at)
+        displacements(opened(tmp_path / "b.so"), at, "local-dynamic", Left())

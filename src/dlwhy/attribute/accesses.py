@@ -12,9 +12,8 @@ from dlwhy.attribute.functions import locate
 from dlwhy.attribute.owners import FOREIGN, RUNTIME, Owner, names, owner, package, shown
 from dlwhy.attribute.sites import MODELS
 from dlwhy.attribute.slots import TPOFF
-from dlwhy.attribute.touched import MOST_SITES, displacements
+from dlwhy.attribute.touched import Left, displacements, shared
 from dlwhy.attribute.triggers import Part
-from dlwhy.elf.machine import EM_X86_64
 from dlwhy.record import Record
 
 TYPE_CHECKING = False
@@ -32,8 +31,8 @@ if TYPE_CHECKING:
 
 SHOWN = 100
 """Functions that are named for one trigger; of the others only the number is told."""
-OFFSET = "local-dynamic offset"
-"""Model of a variable behind a local-dynamic access, which is counted by itself."""
+OFFSET = " offset"
+"""End of the model of a variable behind an access that serves several and is counted by itself."""
 UNNAMED = "code that nothing names"
 """What stands for functions where nothing tells them apart."""
 PANICS = "panic locations in its code, which may be inlined"
@@ -49,9 +48,9 @@ class Access(Record):
     offset: int | None
     """Bytes from the start of the segment, as the slot or the instruction says; None for another module's variable."""
     model: str
-    """initial-exec, TLSDESC, general-dynamic, local-dynamic, local-exec, or "local-dynamic offset" (`OFFSET`)."""
+    """initial-exec, TLSDESC, general-dynamic, local-dynamic, local-exec; or one of them and `OFFSET`."""
     sites: int
-    """Places in the code; of `OFFSET` the local-dynamic accesses from which the code goes on to this variable."""
+    """Places in the code; of `OFFSET` the accesses of that model from which the code goes on to this variable."""
     rewritable: int
     """Of initial-exec: places that GNU ld writes for general-dynamic and TLSDESC accesses too."""
 
@@ -211,7 +210,7 @@ def _whose(function: Function | None, library: str, files: dict[int, Source]) ->
 def accesses(elf: Elf, found: Sites, variables: Variables) -> tuple[Access, ...]:
     """Return by which models each variable is reached, the object's own by offset first, then other modules'.
 
-    Behind local-dynamic accesses, which all variables share, the code is followed to the variables that it goes on to.
+    Behind accesses that variables share, the code is followed to the variables that it goes on to.
     """
     models: dict[tuple[str | None, int | None, bool], dict[str, int]] = {}
     size = variables.ledger.memsz
@@ -225,8 +224,8 @@ def accesses(elf: Elf, found: Sites, variables: Variables) -> tuple[Access, ...]
             key = _direct(site.slot, variables, size)
         counts = models.setdefault(key, {})
         counts[site.model] = counts.get(site.model, 0) + 1
-    for key, number in _behind(elf, found, variables, size).items():
-        models.setdefault(key, {})[OFFSET] = number
+    for key, numbers in _behind(elf, found, variables, size).items():
+        models.setdefault(key, {}).update(numbers)
     symbols = {key: _written(key, variables) for key in models}
     titles = names({name for name in symbols.values() if name})
     result = []
@@ -238,7 +237,7 @@ def accesses(elf: Elf, found: Sites, variables: Variables) -> tuple[Access, ...]
         whose, title = _owner(key, variables), titles[written] if written else None
         result += [
             Access(whose, title, key[1], model, counts[model], unsure if model == "initial-exec" else 0)
-            for model in (*MODELS, OFFSET)
+            for model in (*MODELS, *(model + OFFSET for model in MODELS))
             if model in counts
         ]
     return tuple(sorted(result, key=lambda one: (one.offset is None, one.offset or 0, one.variable or "", -one.sites)))
@@ -246,16 +245,28 @@ def accesses(elf: Elf, found: Sites, variables: Variables) -> tuple[Access, ...]
 
 def _behind(
     elf: Elf, found: Sites, variables: Variables, size: int
-) -> dict[tuple[str | None, int | None, bool], int]:
-    """Return target -> how many local-dynamic accesses the code goes on from to this variable."""
-    places = [site.address for site in found.found if site.model == "local-dynamic"]
-    result: dict[tuple[str | None, int | None, bool], int] = {}
-    if not places or len(places) > MOST_SITES or elf.machine != EM_X86_64:
+) -> dict[tuple[str | None, int | None, bool], dict[str, int]]:
+    """Return target -> model with `OFFSET` -> how many accesses the code goes on from to this variable.
+
+    Of a slot behind which nothing but its own variable is reached there is nothing to tell, and of a file where it
+    would take too long either.
+    """
+    result: dict[tuple[str | None, int | None, bool], dict[str, int]] = {}
+    left = Left()
+    counts: dict[tuple[str, int], dict[tuple[str | None, int | None, bool], int]] = {}
+    for address, model, start in shared(elf, found.slots, found):
+        told = counts.setdefault((model, start), {})
+        offsets = (start + one for one in displacements(elf, address, model, left))
+        for key in {_direct(offset, variables, size) for offset in offsets if 0 <= offset < size}:
+            told[key] = told.get(key, 0) + 1
+    if left.steps < 0:
         return result
-    for address in places:
-        reached = {_direct(offset, variables, size) for offset in displacements(elf, address) if 0 <= offset < size}
-        for key in reached:
-            result[key] = result.get(key, 0) + 1
+    for (model, start), told in counts.items():
+        if model != "local-dynamic" and told.keys() <= {_direct(start, variables, size)}:
+            continue
+        for key, number in told.items():
+            numbers = result.setdefault(key, {})
+            numbers[model + OFFSET] = numbers.get(model + OFFSET, 0) + number
     return result
 
 

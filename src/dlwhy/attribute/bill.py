@@ -7,6 +7,7 @@ it of one byte, that is accessed as initial-exec.
 from __future__ import annotations
 
 from dlwhy.attribute.accesses import accesses, explained
+from dlwhy.attribute.companions import Remark
 from dlwhy.attribute.evidence import NONE
 from dlwhy.attribute.owners import names, shown
 from dlwhy.attribute.sites import sites
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dlwhy.attribute.accesses import Access
-    from dlwhy.attribute.companions import Remark
+    from dlwhy.attribute.declarations import Declaration
     from dlwhy.attribute.evidence import Evidence
     from dlwhy.attribute.ledger import Line
     from dlwhy.attribute.sites import Sites
@@ -49,6 +50,8 @@ class Share(Record):
     evidence: str
     inside: tuple[Part, ...] = ()
     """Of a big variable: its type, then that of the largest member and so on, from debug information."""
+    declared: Declaration | None = None
+    """Where the source declares it, by debug information."""
 
 
 class Bill(Record):
@@ -99,15 +102,20 @@ def bill(elf: Elf, evidence: Evidence = NONE, code: bool = True) -> Bill:
 
 
 def _with_insides(elf: Elf, evidence: Evidence, variables: Variables) -> Variables:
-    """Return the variables with what debug information tells of the big ones."""
-    named = [line.variables[0] for line in variables.ledger.lines if line.offset not in variables.spans]
-    if not any(one.size >= LEAST for one in named):
+    """Return the variables with what debug information tells of them."""
+    lines = [line for line in variables.ledger.lines if line.offset not in variables.spans]
+    named = [line.variables[0] for line in lines if "sym" in line.variables[0].source]
+    holders = (elf, *(one.elf for one in evidence.companions))
+    if not named or not any(one.name == ".debug_info" for holder in holders for one in holder.sections):
         return variables
     from dlwhy.attribute.dwarf import insides
 
-    told = insides(elf, evidence, [one for one in named if one.size >= LEAST and "sym" in one.source])
+    told = insides(elf, evidence, named, LEAST)
     notes = variables.notes if told.note is None else (*variables.notes, told.note)
-    return variables.but(insides=told.parts, notes=notes)
+    remarks = variables.remarks if told.unknown is None else (
+        *variables.remarks, Remark("unread-evidence", told.unknown)
+    )  # fmt: skip
+    return variables.but(insides=told.parts, declared=told.declared, notes=notes, remarks=remarks)
 
 
 def _with_code(made: Bill, elf: Elf, variables: Variables, evidence: Evidence, found: Sites) -> Bill:
@@ -160,7 +168,8 @@ def shares_of(variables: Variables) -> tuple[Share, ...]:
         key = (share.owner, share.kind, share.variable, share.unit)
         known = merged.get(key)
         merged[key] = share if known is None else known.but(
-            bytes=known.bytes + share.bytes, inside=known.inside or share.inside
+            bytes=known.bytes + share.bytes, inside=known.inside or share.inside,
+            declared=known.declared or share.declared,
         )  # fmt: skip
         counts[key] = counts.get(key, 0) + 1
     for key, count in counts.items():
@@ -180,5 +189,6 @@ def _share(line: Line, variables: Variables, title: str | None) -> Share:
         file = file or shown(origin.rpartition("/")[2])
         where = f"{shown(origin.rpartition('/')[2])} in the {variables.map.linker} map"
         evidence = f"{evidence}, {where}" if evidence else where
-    inside = variables.insides.get(line.variables[0].offset, ())
-    return Share(whose.name, whose.kind, line.bytes, title, file, evidence, inside)
+    first = line.variables[0].offset
+    inside, declared = variables.insides.get(first, ()), variables.declared.get(first)
+    return Share(whose.name, whose.kind, line.bytes, title, file, evidence, inside, declared)

@@ -1,4 +1,4 @@
-"""What is inside a big variable: the chain of its largest members, from debug information (DWARF 2 to 5).
+"""What debug information (DWARF 2 to 5) tells of variables: what is inside a big one, and where each is declared.
 
 `LazyStorage 4232 -> ReseedingRng 4224 -> rand_hc::hc128::Hc128Core 4104 -> t: [u32; 1024] 4096` tells whose type makes
 a variable big, when the variable itself is another's.
@@ -16,27 +16,32 @@ from __future__ import annotations
 
 import re
 import sys
+from bisect import bisect_right
 from functools import partial
-from itertools import islice
 
-from dlwhy.attribute.owners import peel
-from dlwhy.attribute.type_chain import Part, chain_of, texts
+from dlwhy.attribute.declarations import agrees, declaration_of
+from dlwhy.attribute.type_chain import Part, chain_of
 from dlwhy.errors import ElfError
 from dlwhy.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import IO, Any
 
+    from dlwhy.attribute.declarations import Declaration
     from dlwhy.attribute.evidence import Evidence
     from dlwhy.attribute.ledger import Variable
     from dlwhy.elf.file import Elf, Section
     from dlwhy.view import View
 
 MISSING = "what is inside the big variables its debug information would tell: pip install pyelftools"
+VERSIONS = range(2, 6)
+"""Of DWARF units that are read."""
 _MOST = 8
 """Variables looked into, the largest first."""
+_MOST_DECLARED = 64
+"""Variables whose declarations are looked up, the largest first."""
 _LARGEST = 256 << 20
 """Bytes of .debug_info that are read."""
 _BEFORE = 160
@@ -45,6 +50,8 @@ _CALLS = 4_000_000
 """Calls that reading may take, some seconds: an honest file of 5 MB takes a thirtieth of that."""
 _COMPRESSED = 0x800
 """SHF_COMPRESSED."""
+_LONGEST = 400
+"""Characters of what pyelftools says is wrong."""
 _PIECE = 1 << 22
 _HITS = 64
 """Places that are looked at for one variable."""
@@ -57,50 +64,71 @@ class Insides(Record):
 
     parts: dict[int, tuple[Part, ...]]
     """Offset in the segment -> the chain; only where it has two steps or more."""
+    declared: dict[int, Declaration]
+    """Offset in the segment -> where the source declares the variable."""
     note: str | None
     """Why it tells nothing, where it might have."""
+    unknown: str | None = None
+    """What is of a version that is not known."""
 
 
-NOTHING = Insides({}, None)
+NOTHING = Insides({}, {}, None)
 
 
-def insides(elf: Elf, evidence: Evidence, wanted: Sequence[Variable]) -> Insides:
-    """Return what is inside the largest of `wanted`, which symbols name. Damaged debug information costs the chain."""
-    large = sorted(wanted, key=lambda one: -one.size)[:_MOST]
-    if not large:
-        return NOTHING
+def insides(elf: Elf, evidence: Evidence, wanted: Sequence[Variable], least: int) -> Insides:
+    """Return where the largest of `wanted`, which symbols name, are declared, and of big ones what is inside.
+
+    Big ones have `least` bytes or more. Damaged debug information costs both.
+    """
+    known = sorted(wanted, key=lambda one: -one.size)[:_MOST_DECLARED]
+    large = [one for one in known[:_MOST] if one.size >= least]
     for holder in (elf, *(one.elf for one in evidence.companions)):
         section = next((one for one in holder.sections if one.name == ".debug_info"), None)
         if section is None or not section.size or section.type == 8:
             continue
         if section.size > _LARGEST:
-            return Insides({}, f"debug information of {section.size} bytes is not read")
+            return NOTHING.but(note=f"debug information of {section.size} bytes is not read" if large else None)
         split = any(one.name == ".debug_addr" for one in holder.sections)  # then perhaps the variables are elsewhere
-        told = bool(section.flags & _COMPRESSED) or _mentioned(holder, section, large)
-        if not told and not split:
+        told = bool(section.flags & _COMPRESSED) or _mentioned(holder, section, known)
+        if not told and not (split and large):
             continue
         try:
             from elftools.elf.elffile import ELFFile
         except ImportError:
-            return Insides({}, MISSING if told else None)
+            return NOTHING.but(note=MISSING if large and told and _mentioned(holder, section, large) else None)
         try:
-            return _bounded(partial(_read, ELFFile, holder, large))
+            return _bounded(partial(_read, ELFFile, holder, known, large))
         except ElfError as error:
-            return Insides({}, f"debug information is not read: {error}")
+            return NOTHING.but(note=f"debug information is not read: {error}")
         except Exception as error:  # noqa: BLE001 -- of a library that raises what it likes on damaged bytes
-            return Insides({}, f"debug information is not read: {holder.path}: {type(error).__name__} {error}".rstrip())
+            return NOTHING.but(note=_unread(holder, error))
     return NOTHING
 
 
-def _mentioned(holder: Elf, section: Section, large: list[Variable]) -> bool:
+def _unread(holder: Elf, error: Exception) -> str:
+    words = f"debug information is not read: {holder.path}: {type(error).__name__} {error}"
+    return " ".join(words.split())[:_LONGEST]
+
+
+def _mentioned(holder: Elf, section: Section, wanted: Sequence[Variable]) -> bool:
     """Whether the location of any of the variables stands in a section: compiled code may bring line tables only."""
-    order = "little" if holder.little else "big"
-    wanted = [re.escape(one) + rb"[\x9b\xe0]" for variable in large for one in _constants(variable.offset, order)]
-    pattern = re.compile(b"|".join(wanted), re.DOTALL)
+    if section.flags & _COMPRESSED:
+        return True
+    pattern = _locations(wanted, holder.little)
     return any(
         pattern.search(holder.view.some(section.offset + at, min(_PIECE + 16, section.size - at)))
         for at in range(0, section.size, _PIECE)
     )
+
+
+def _locations(wanted: Sequence[Variable], little: bool) -> re.Pattern[bytes]:
+    """Match the location of any variable, DW_OP_const8u, of 32-bit files const4u (DWARF 5, 2.5.1.1): its offset."""
+    order = "little" if little else "big"
+    eight = b"|".join(re.escape(one.offset.to_bytes(8, order)) for one in wanted)  # type: ignore[arg-type]
+    small = [one.offset.to_bytes(4, order) for one in wanted if one.offset < 1 << 32]  # type: ignore[arg-type]
+    four = b"|".join(map(re.escape, small))
+    short = rb"|\x0c(" + four + rb")" if four else b""
+    return re.compile(rb"(?:\x0e(" + eight + rb")" + short + rb")[\x9b\xe0]", re.DOTALL)
 
 
 def _bounded(work: Callable[[], Insides]) -> Insides:
@@ -150,19 +178,32 @@ def _stream(view: View) -> IO[bytes]:
     return _Stream(view)  # type: ignore[return-value]  # all that pyelftools asks of it
 
 
-def _read(reader: Any, holder: Elf, large: list[Variable]) -> Insides:
+def _read(reader: Any, holder: Elf, known: Sequence[Variable], large: Sequence[Variable]) -> Insides:
     file = reader(_stream(holder.view))
     dwarf = file.get_dwarf_info(relocate_dwarf_sections=False, follow_links=False)
     data: bytes = dwarf.debug_info_sec.stream.getvalue()
-    found: dict[int, tuple[Part, ...]] = {}
-    for one in large:
-        for die in _variables(dwarf, data, one, holder.little):
-            if _agrees(die, one.name):
-                chain = chain_of(die)
-                if len(chain) > 1:
-                    found[one.offset] = chain
-                break
-    return Insides(found, None if found else _why_nothing(dwarf, holder))
+    units = _units(data, holder.little)
+    places = _places(data, known, holder.little)
+    parts: dict[int, tuple[Part, ...]] = {}
+    declared: dict[int, Declaration] = {}
+    note = None
+    for one in known:
+        try:
+            found = (die for die in _variables(dwarf, units, places.get(one.offset, ())) if agrees(die, one.name))
+            die = next(found, None)
+            chain = chain_of(die) if die is not None and one in large else ()
+            if len(chain) > 1:
+                parts[one.offset] = chain
+            place = declaration_of(dwarf, die) if die is not None else None
+            if place is not None:
+                declared[one.offset] = place
+        except ElfError:
+            raise
+        except Exception as error:  # noqa: BLE001 -- as above; it costs this variable's only
+            note = note or _unread(holder, error)
+    if large and not (parts or declared or note):
+        note = _why_nothing(dwarf, holder)
+    return Insides(parts, declared, note, _unknown(units, holder))
 
 
 def _why_nothing(dwarf: Any, holder: Elf) -> str | None:
@@ -176,41 +217,57 @@ def _why_nothing(dwarf: Any, holder: Elf) -> str | None:
     return None
 
 
-def _variables(dwarf: Any, data: bytes, one: Variable, little: bool) -> Iterator[Any]:
-    """Yield the DIEs whose location is the offset of a variable."""
-    order = "little" if little else "big"
-    for constant in _constants(one.offset, order):
-        pattern = re.compile(re.escape(constant) + rb"[\x9b\xe0]", re.DOTALL)
-        for hit in islice(pattern.finditer(data), _HITS):
-            unit = _unit_at(data, hit.start(), order)
-            if unit is None:
-                continue
-            die = _die_before(dwarf, dwarf.get_CU_at(unit), hit.start())
-            if die is not None:
-                yield die
+def _unknown(units: Sequence[tuple[int, int, int]], holder: Elf) -> str | None:
+    """Tell of units whose version is none that is read here."""
+    numbers = sorted({version for _, _, version in units if version not in VERSIONS})
+    if not numbers:
+        return None
+    count = sum(version not in VERSIONS for _, _, version in units)
+    listed = ", ".join(map(str, numbers[:4])) + (", ..." if len(numbers) > 4 else "")
+    what = "unit has" if count == 1 else "units have"
+    return (
+        f"debug information of {holder.path}: {count} of {len(units)} {what} version {listed}, and what is read is "
+        f"{VERSIONS[0]} to {VERSIONS[-1]}"
+    )
 
 
-def _constants(offset: int, order: Any) -> Iterator[bytes]:
-    """Yield how compilers write an offset: DW_OP_const8u, of 32-bit files const4u (DWARF 5, 2.5.1.1)."""
-    for code, width in ((0x0E, 8), (0x0C, 4)):
-        if offset < 1 << 8 * width:
-            yield bytes((code,)) + offset.to_bytes(width, order)
+def _places(data: bytes, wanted: Sequence[Variable], little: bool) -> dict[int, list[int]]:
+    """Return offset in the segment -> where a location has it, the first ones."""
+    result: dict[int, list[int]] = {}
+    for hit in _locations(wanted, little).finditer(data):
+        offset = int.from_bytes(hit[hit.lastindex or 1], "little" if little else "big")
+        places = result.setdefault(offset, [])
+        if len(places) < _HITS:
+            places.append(hit.start())
+    return result
 
 
-def _unit_at(data: bytes, place: int, order: Any) -> int | None:
-    """Return where the unit around `place` begins: units stand one behind the other, each with its length (7.5.1)."""
+def _variables(dwarf: Any, units: Sequence[tuple[int, int, int]], places: Iterable[int]) -> Iterator[Any]:
+    """Yield the DIEs whose location stands at one of `places`."""
+    for place in places:
+        index = bisect_right(units, place, key=lambda one: one[0]) - 1
+        if index < 0 or not units[index][0] <= place < units[index][1] or units[index][2] not in VERSIONS:
+            continue
+        die = _die_before(dwarf, dwarf.get_CU_at(units[index][0]), place)
+        if die is not None:
+            yield die
+
+
+def _units(data: bytes, little: bool) -> list[tuple[int, int, int]]:
+    """Return (start, end, version) of the units, which stand one behind the other, each with its length (7.5.1)."""
+    order: Any = "little" if little else "big"
+    result = []
     at = 0
-    while at + 4 <= len(data):
-        length = int.from_bytes(data[at : at + 4], order)
-        head = 4
+    while at + 6 <= len(data):
+        length, head = int.from_bytes(data[at : at + 4], order), 4
         if length == 0xFFFFFFFF:
             length, head = int.from_bytes(data[at + 4 : at + 12], order), 12
         if length == 0:
-            return None
-        if place < at + head + length:
-            return at if place >= at + head else None
-        at += head + length
-    return None
+            break
+        end = at + head + length
+        result.append((at, end, int.from_bytes(data[at + head : at + head + 2], order)))
+        at = end
+    return result
 
 
 def _die_before(dwarf: Any, unit: Any, place: int) -> Any | None:
@@ -225,12 +282,7 @@ def _die_before(dwarf: Any, unit: Any, place: int) -> Any | None:
             continue
         if die.tag == "DW_TAG_variable" and start < place < start + die.size:
             location = die.attributes.get("DW_AT_location")
-            if location is not None and isinstance(location.value, list) and location.value[-1] in _TLS_ADDRESS:
+            value = location.value if location is not None else None
+            if value and isinstance(value, list) and value[-1] in _TLS_ADDRESS:
                 return die
     return None
-
-
-def _agrees(die: Any, symbol: str) -> bool:
-    """Whether a DIE has the name of a symbol: its linkage name, or what its author wrote."""
-    names = set(texts(die, ("DW_AT_linkage_name", "DW_AT_MIPS_linkage_name", "DW_AT_name")))
-    return symbol in names or peel(symbol) in names

@@ -49,7 +49,7 @@ def _useless(bill: Bill) -> Iterator[tuple[str, str]]:
     if crates and not crates & forced:
         counts: dict[str, int] = {}
         for access in bill.accesses:
-            if access.model == "local-dynamic" or (access.owner in crates and access.model != OFFSET):
+            if access.model == "local-dynamic" or (access.owner in crates and not access.model.endswith(OFFSET)):
                 counts[access.model] = counts.get(access.model, 0) + access.sites
         already = ", ".join(f"{number} {model}" for model, number in sorted(counts.items(), key=lambda c: -c[1]))
         yield (

@@ -7,18 +7,19 @@
 
 The first two name the start of a variable. The others name whatever the code touches, be it a member of a structure.
 Behind a local-dynamic call the code is followed while a register is known to hold the address (x86-64: Intel SDM vol.
-2, ch. 2; calls keep rbx, rbp and r12 to r15: psABI x86-64, 3.2.1). Rule: what is not understood ends the following; a
-place is never guessed.
+2, ch. 2; calls keep rbx, rbp and r12 to r15: psABI x86-64, 3.2.1). On aarch64 it is followed behind every slot of the
+object's own, for gcc puts one anchor before all small variables of a source file. Rule: what is not understood ends the
+following; a place is never guessed.
 """
 
 from __future__ import annotations
 
 from dlwhy.attribute.calls import length_and_kind
-from dlwhy.elf.machine import EM_X86_64
+from dlwhy.elf.machine import EM_AARCH64, EM_X86_64
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from dlwhy.attribute.sites import Sites
     from dlwhy.attribute.slots import Slot
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
 START, TOUCHED = "start", "touched"
 """How sure a place is the start of a variable."""
 
-MOST_SITES = 4096
-"""Local-dynamic calls that are followed, spread evenly over the code."""
+MOST_SITES = 1 << 16
+"""Accesses behind which code is followed for places, of more that many spread evenly over it."""
+MOST_STEPS = 4_000_000
+"""Instructions that are followed for one file, some ten seconds: an honest one has 50 behind an access."""
 _WINDOW = 512
 """Bytes behind a call that are looked at."""
 _MOST = 96
@@ -50,6 +53,15 @@ _WIDE_TO_RM = frozenset(
 )
 
 
+class Left:
+    """How many instructions may still be followed; less than none when they were not enough."""
+
+    __slots__ = ("steps",)
+
+    def __init__(self, steps: int = MOST_STEPS) -> None:
+        self.steps = steps
+
+
 def places(elf: Elf, slots: Mapping[int, Slot], found: Sites | None, memsz: int) -> dict[int, tuple[str, list[int]]]:
     """Return offset in the segment -> (START or TOUCHED, addresses of the code that reaches it), in order of offsets.
 
@@ -59,26 +71,49 @@ def places(elf: Elf, slots: Mapping[int, Slot], found: Sites | None, memsz: int)
     for one in slots.values():
         if one.symbol is None and one.offset is not None and not one.module and 0 <= one.offset < memsz:
             result[one.offset] = (START, [])
-    modules = []
     for site in found.found if found is not None else ():
         slot = slots.get(site.slot) if site.model != "local-exec" else None
         if site.model == "local-dynamic":
-            modules.append(site.address)
             continue
         offset = site.slot if site.model == "local-exec" else slot.offset if slot is not None else None
         if offset is not None and 0 <= offset < memsz and (slot is None or slot.symbol is None):
             result.setdefault(offset, (TOUCHED, []))[1].append(site.address)
-    if elf.machine == EM_X86_64 and elf.layout.is64:
-        step = -(-len(modules) // MOST_SITES) or 1
-        for address in modules[::step]:
-            for offset in displacements(elf, address):
-                if 0 <= offset < memsz:
-                    result.setdefault(offset, (TOUCHED, []))[1].append(address)
+    modules = list(shared(elf, slots, found)) if found is not None else []
+    step = -(-len(modules) // MOST_SITES) or 1
+    left = Left()
+    for address, model, start in modules[::step]:
+        for offset in displacements(elf, address, model, left):
+            if 0 <= start + offset < memsz:
+                result.setdefault(start + offset, (TOUCHED, []))[1].append(address)
     return dict(sorted(result.items()))
 
 
-def displacements(elf: Elf, address: int) -> set[int]:
-    """Return the offsets that the code behind the local-dynamic access at `address` adds to the segment's start."""
+def shared(elf: Elf, slots: Mapping[int, Slot], found: Sites) -> Iterator[tuple[int, str, int]]:
+    """Yield (address, model, offset in the segment) of accesses from which code may go on to other variables."""
+    if (elf.machine, elf.layout.is64) not in ((EM_X86_64, True), (EM_AARCH64, True)):
+        return
+    for site in found.found:
+        slot = slots.get(site.slot) if site.model != "local-exec" else None
+        if site.model == "local-dynamic":
+            yield site.address, site.model, 0
+        elif elf.machine == EM_AARCH64 and slot is not None and slot.symbol is None and slot.offset is not None:
+            yield site.address, site.model.rstrip("?"), slot.offset
+
+
+def displacements(elf: Elf, address: int, model: str, left: Left) -> set[int]:
+    """Return what the code behind the access of a model at `address` adds to where its slot leads, be it nothing.
+
+    Of x86-64 the model is local-dynamic. Without instructions `left` nothing is. Raises nothing for code that leaves
+    the file.
+    """
+    if left.steps < 0:
+        return set()
+    if elf.machine == EM_AARCH64:
+        from dlwhy.attribute import behind_aarch64
+
+        offsets, steps = behind_aarch64.displacements(elf, address, model)
+        left.steps -= steps
+        return offsets
     code = elf.around(address, _WINDOW)
     at = 7  # behind lea slot(%rip),%rdi
     call = length_and_kind(code[at:], address + at)
@@ -92,21 +127,22 @@ def displacements(elf: Elf, address: int) -> set[int]:
         if at in seen or not holders or not 0 <= at < len(code):
             continue
         seen.add(at)
+        left.steps -= 1
         step = length_and_kind(code[at : at + 15], address + at)
         if step is None:
             continue
         length, kind, target = step
         try:
-            offsets, left = _effect(code[at : at + length], holders)
+            offsets, after = _effect(code[at : at + length], holders)
         except IndexError:
             continue
         found.update(offsets)
         if kind in ("next", "branch"):
-            todo.append((at + length, left))
+            todo.append((at + length, after))
         elif kind in ("call", "slot-call"):
-            todo.append((at + length, left & _KEPT))
+            todo.append((at + length, after & _KEPT))
         if kind in ("branch", "jump"):
-            todo.append((target - address, left))
+            todo.append((target - address, after))
     return found
 
 

@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from dlwhy.attribute.declarations import Declaration
     from dlwhy.attribute.linker_map import LinkerMap
     from dlwhy.attribute.type_chain import Part
     from dlwhy.elf.file import Elf
@@ -48,6 +49,8 @@ class Variables(Record):
     """Offset -> whose the bytes from there on are, of those that only code tells of (dlwhy.attribute.spans)."""
     insides: Mapping[int, tuple[Part, ...]] = {}
     """Offset -> what is inside a big variable, where debug information tells (dlwhy.attribute.dwarf)."""
+    declared: Mapping[int, Declaration] = {}
+    """Offset -> where the source declares a variable, where debug information tells."""
 
     def at(self, offset: int) -> tuple[Variable, ...]:
         """Return the variable that starts at `offset` of the segment, else the one that covers it; empty for none."""

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dlwhy.render.style import Piece, Style
-    from dlwhy.report import TlsFile, TlsObject, TlsReport, Trigger
+    from dlwhy.report import Declaration, TlsFile, TlsObject, TlsReport, Trigger
 
 _MANY = 6
 """Owners and variables shown without -v; the rest is one line."""
@@ -164,7 +164,7 @@ def accesses(found: TlsFile, style: Style) -> list[str]:
         return []
     totals: dict[str, int] = {}
     for one in found.accesses:
-        if one.model != "local-dynamic offset":  # which goes with an access that is counted
+        if not one.model.endswith(" offset"):  # which goes with an access that is counted
             totals[one.model] = totals.get(one.model, 0) + one.sites
     told = ", ".join(f"{number} {model}" for model, number in totals.items())
     lines = block(style, "code", f"{told}: all accesses in {count(found.searched, 'byte')}")
@@ -307,5 +307,14 @@ def _variables(bill: TlsObject, style: Style) -> list[str]:
         pieces: list[Piece] = [
             (f"{one.bytes:>{digits}}", ()), (one.variable or "?", ()), (f"{one.owner}{unit}; {one.evidence}", ("dim",)),
         ]  # fmt: skip
+        if one.declared is not None:
+            pieces.append((_declared(one.declared), ("dim",)))
         lines += parts(style, "  ", " " * (digits + 4), pieces)
     return lines
+
+
+def _declared(one: Declaration) -> str:
+    """Return where a variable is declared: the file and line, and the unit where that is another file."""
+    place = one.file or "a file that nothing names"
+    unit = f", in {one.unit}" if one.unit and not place.endswith(one.unit.removeprefix("./")) else ""
+    return f"declared in {place}{f':{one.line}' if one.line is not None else ''}{unit}"

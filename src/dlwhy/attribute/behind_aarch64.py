@@ -1,0 +1,163 @@
+"""Which variables aarch64 code goes on to behind an access: what it adds to where a slot leads.
+
+gcc lays the small variables of one source file behind one anchor and reaches them all through the anchor's slot;
+local-dynamic code does the same from the start of the segment. So the registers that hold the place, or a distance
+from it, are followed: through calls as far as calls keep them (AAPCS64, 6.1.1; a TLS descriptor's keeps all), through
+the stack, along all ways (ELF for the Arm 64-bit Architecture, Thread-local storage).
+
+Rule 1: what is not understood ends the following; a place is never guessed.
+Rule 2: what a loop counts up is followed through its first round only.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from dlwhy.attribute.effects_aarch64 import ADDRESS, DISTANCE, NUMBER, Effects, State, signed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dlwhy.elf.file import Elf
+
+_BEFORE, _BEHIND = 2048, 4096
+"""Bytes around an access that are looked at."""
+_MOST = 768
+"""Instructions followed behind one access."""
+_WAYS = 8
+"""Times that one place is followed from, each with other registers."""
+_NEAR = 16
+"""Instructions between the slot's address and the call that takes it; and before it, in which a number is made."""
+_ARGUMENTS = range(8)
+_KEPT = range(19, 29)
+"""Registers that a call leaves as they are."""
+_BRANCH, _SYSTEM = 5, 0xD5
+"""Bits 26 to 28 of branches and system instructions, and the highest byte of the latter."""
+
+
+def displacements(elf: Elf, address: int, model: str) -> tuple[set[int], int]:
+    """Return the distances from where its slot leads that the code behind an access of a model goes on to.
+
+    And how many instructions were followed.
+    """
+    before = min(_BEFORE, address) & -4
+    code = elf.around(address - before, before)
+    before = len(code) & -4 if len(code) == before else 0
+    code = code[:before] + elf.around(address, _BEHIND)
+    if len(code) < before + 4 or address % 4:
+        return set(), 1
+    way = _Way(struct.unpack(f"<{len(code) // 4}I", code[: len(code) & -4]))
+    begin = _begin(way.words, before // 4, model)
+    steps = way.follow(*begin) if begin is not None else 0
+    return way.effects.found, steps + 1
+
+
+def _begin(words: tuple[int, ...], first: int, model: str) -> tuple[int, State] | None:
+    """Return behind which instruction which register holds where the slot leads; None where it is not seen."""
+    register = words[first] & 31
+    ahead = Effects()  # of numbers that were made before
+    for index in range(max(first - _NEAR, 0), min(first + _NEAR, len(words))):
+        word = words[index]
+        if index == first and model.startswith("initial-exec"):
+            return first + 1, {**ahead.state, register: (0, DISTANCE)}
+        if word >> 26 & 7 != _BRANCH or word >> 24 == _SYSTEM:
+            ahead.do(word)
+            continue
+        if index < first:
+            if not _descriptor(words, index):
+                ahead.state.clear()
+        elif word & 0xFFFFFC1F == 0xD63F0000 and model == "TLSDESC" and word >> 5 & 31 == register:  # blr
+            return index + 1, {**ahead.state, 0: (0, DISTANCE)}
+        elif model != "TLSDESC" and (word >> 26 == 0x25 or word & 0xFFFFFC1F == 0xD63F0000):  # __tls_get_addr
+            return index + 1, {0: (0, ADDRESS)}
+        else:
+            return None
+    return None
+
+
+class _Way:
+    """One following along all ways."""
+
+    def __init__(self, words: tuple[int, ...]) -> None:
+        self.words = words
+        self.effects = Effects()
+        self._todo: list[tuple[int, State, int, frozenset[int]]] = []
+        self._seen: dict[int, list[State]] = {}
+        self._path: frozenset[int] = frozenset()
+        """Places that branches led to on the way to this one."""
+
+    def follow(self, at: int, state: State) -> int:
+        """Follow from an instruction on; return how many were."""
+        effects, left = self.effects, _MOST
+        self._todo.append((at, state, 1, frozenset((at,))))
+        while self._todo and left > 0:
+            at, effects.state, effects.unread, self._path = self._todo.pop()
+            while 0 <= at < len(self.words) and left > 0:
+                left -= 1
+                word = self.words[at]
+                plain = word >> 26 & 7 != _BRANCH or word >> 24 == _SYSTEM
+                if not (effects.do(word) if plain else self._branch(word, at)):
+                    break
+                at += 1
+        return _MOST - left
+
+    def _branch(self, word: int, at: int) -> bool:
+        """Do what a branch does; whether only what stands behind it is left to follow."""
+        effects = self.effects
+        if word >> 26 == 0x25 or word & 0xFE600000 == 0xD6200000:  # bl, blr
+            return self._call(at)
+        if word >> 26 == 0x05:
+            self._go(at + signed(word, 26))
+        elif word >> 25 == 0x6B:  # to where a register says; ret
+            effects.passed((0,) if word >> 21 & 3 == 2 else _ARGUMENTS)
+        elif word >> 24 == 0x54:
+            self._go(at + signed(word >> 5, 19))
+            self._go(at + 1)
+        elif word >> 25 & 0x3E == 0x1A:  # cbz, cbnz; tbz, tbnz
+            effects.used(word & 31)
+            self._go(at + signed(word >> 5, 14 if word >> 25 & 1 else 19))
+            self._go(at + 1)
+        else:
+            return word & 0xFF00001F == 0xD4000001  # svc
+        return False
+
+    def _go(self, at: int) -> None:
+        """Go on at an instruction, too."""
+        state = {key: one for key, one in self.effects.state.items() if one[1] != NUMBER}  # made where they are needed
+        if not 0 <= at < len(self.words):
+            self.effects.passed(_ARGUMENTS)
+            return
+        before = self._seen.setdefault(at, [])
+        if at in self._path and before:  # a loop: what differs from its first round is counted up
+            state = {key: one for key, one in state.items() if before[0].get(key, one) == one}
+        if state and state not in before and len(before) < _WAYS:
+            before.append(state)
+            self._todo.append((at, dict(state), self.effects.unread, self._path | {at}))
+
+    def _call(self, at: int) -> bool:
+        effects = self.effects
+        if self.words[at] >> 26 != 0x25:
+            effects.read(self.words[at] >> 5 & 31)
+        if _descriptor(self.words, at):
+            effects.kill(0)
+            return _follows(effects.state)
+        effects.passed(_ARGUMENTS)
+        effects.unread = 0
+        for register in [one for one in effects.state if one < 31 and one not in _KEPT]:
+            del effects.state[register]
+        return _follows(effects.state)
+
+
+def _descriptor(words: tuple[int, ...], at: int) -> bool:
+    """Whether a call is that of a TLS descriptor: adrp x0; ldr xN, [x0]; add x0, x0; blr xN."""
+    before = words[max(at - 6, 0) : at]
+    load = 0xF9400000 | words[at] >> 5 & 31
+    return (
+        words[at] & 0xFFFFFC1F == 0xD63F0000
+        and any(word & 0xFFC003FF == load for word in before)
+        and any(word & 0xFFC003FF == 0x91000000 for word in before)
+        and any(word & 0x9F00001F == 0x90000000 for word in before)
+    )
+
+
+def _follows(state: State) -> bool:
+    return any(kind != NUMBER for _, kind in state.values())
