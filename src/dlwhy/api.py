@@ -123,6 +123,8 @@ class Options(Record):
     """Whether debug files that are not here may be asked of the servers that DEBUGINFOD_URLS names."""
     guesses: bool = True
     """Whether constants are looked for that may be opened by dlopen in what comes along with a file, too."""
+    triggers: int | None = None
+    """Of how many triggers of a file it is told whose code is behind them; None: of all."""
 
 
 def check(
@@ -237,11 +239,12 @@ def floor(files: Sequence[str | os.PathLike[str]]) -> FloorReport:
 def tls(
     files: Sequence[str | os.PathLike[str]], *, sysroot: str | None = None, code: bool = True,
     debug_dirs: Sequence[str | os.PathLike[str]] = (), map: str | os.PathLike[str] | None = None,  # noqa: A002
-    lock: str | os.PathLike[str] | None = None, debuginfod: bool = False,
+    lock: str | os.PathLike[str] | None = None, debuginfod: bool = False, triggers: int | None = None,
 ) -> TlsReport:  # fmt: skip
     """Return whose bytes are in the TLS segment of each file, and which code forces it into the static block.
 
-    Without `code` the instructions behind the relocations are not looked for, which reads all code of the file.
+    Without `code` the instructions behind the relocations are not looked for, which reads all code of the file. With
+    `triggers` it is told whose they are of so many triggers, the first of each file; of the others they are counted.
     Names also come from separate debug files, found by build-id or `.gnu_debuglink` in `debug_dirs` and in
     /usr/lib/debug, with `debuginfod` from the servers that DEBUGINFOD_URLS names (nothing else of dlwhy uses the
     network), and from `map`, the linker's map of the only file. `lock` is the Cargo.lock that they were built
@@ -253,8 +256,9 @@ def tls(
 
     debug = tuple(os.fspath(one) for one in debug_dirs)
     options = Options(
-        sysroot=_path(sysroot), code=code, debug_dirs=debug, map=_path(map), lock=_path(lock), debuginfod=debuginfod
-    )
+        sysroot=_path(sysroot), code=code, debug_dirs=debug, map=_path(map), lock=_path(lock), debuginfod=debuginfod,
+        triggers=triggers,
+    )  # fmt: skip
     return run([os.fspath(file) for file in files], options)
 
 

@@ -200,7 +200,7 @@ def _tls_file(path: str, reader: Files, options: Options, lock: Lock | None) -> 
         from dlwhy.attribute.debuginfod import with_download
 
         evidence = with_download(elf, evidence)
-    made = bill(elf, evidence, options.code)
+    made = bill(elf, evidence, options.code, options.triggers)
     shown = shown_object(made, path, tuple(shown_trigger(one, path) for one in made.triggers))
     if made.size:
         from dlwhy.origins import explained

@@ -36,6 +36,7 @@ _WITH_STD = frozenset((
     "hermit-abi", "libc", "memchr", "miniz_oxide", "object", "rustc-demangle", "unwinding",
 ))  # fmt: skip
 """Crates that the standard library brings along, at versions that no lock file has."""
+_SYMBOLS_WITH_STD = frozenset(name.replace("-", "_") for name in _WITH_STD)
 
 
 class Lock(Record):
@@ -49,13 +50,16 @@ class Lock(Record):
 
 def read_lock(path: str, files: Files, shown: str | None = None) -> Lock:
     """Return the lock file at `path`. Raises `FilesError` when there is none; what is no lock file has a note."""
-    from dlwhy.attribute.graph import MAX_BYTES, GraphError, from_lock
+    from dlwhy.attribute.graph import MAX_LOCK, GraphError, from_lock
 
     name = shown or path
     view = files.open(path)
     try:
-        if view.read_errno or view.size > MAX_BYTES:
+        if view.read_errno:
             return Lock(name, None, f"{name} is not read: no lock file of cargo")
+        if view.size > MAX_LOCK:
+            told = f"no lock file of cargo has {view.size} bytes, dlwhy reads at most {MAX_LOCK}"
+            return Lock(name, None, f"{name} is not read: {told}")
         return Lock(name, from_lock(view.read(0, view.size)), None)
     except GraphError as error:
         return Lock(name, None, f"{name} is not read: {error}")
@@ -102,7 +106,7 @@ def explained(bill: TlsObject, elf: Elf, files: Files, lock: Lock | None = None)
         notes += [lock.note] if lock.note else []
         if lock.graph is not None:
             graphs.append((lock.name, lock.graph))
-            foreign = _other_build(lock, inside)
+            foreign = _other_build(lock, inside, [owner for owner, kind in _owners(bill) if kind == "crate"])
             notes += [foreign] if foreign else []
     graphs += package.graphs if package is not None else ()
     asker = _Asker(inside, tuple(graphs), _names(path, bill), lock.name if lock is not None and foreign else None)
@@ -193,18 +197,28 @@ def unhashed(name: str) -> str:
     return stem + dot + rest
 
 
-def _other_build(lock: Lock, inside: Embedded) -> str | None:
+def _other_build(lock: Lock, inside: Embedded, owners: list[str]) -> str | None:
     """One sentence when the file has crates, or versions of them, that the lock file does not have."""
     assert lock.graph is not None
     there = {(one.name, one.version) for one in lock.graph.packages}
-    lacking = [one for one in inside.crates if one not in there and one[0] not in _WITH_STD]
+    listed = [(one.name, one.version) for one in inside.graph.packages] if inside.graph is not None else []
+    shown = [*(one for one in listed if all(one)), *(one for one in inside.crates if one[0] not in _WITH_STD)]
+    lacking = [one for one in dict.fromkeys(shown) if one not in there]
     if not lacking:
-        return None
+        return _no_crate(lock.name, lock.graph, [name for name in owners if name not in _STD | _SYMBOLS_WITH_STD])
     name, version = lacking[0]
     others = sorted({one.version for one in lock.graph.packages if one.name == name})
     has = f"has {name} {', '.join(others)}" if others else f"has no {name}"
     more = f" (and {len(lacking) - 1} more such)" if len(lacking) > 1 else ""
     return f"{lock.name} is of another build: the file contains {name} {version}, the lock file {has}{more}"
+
+
+def _no_crate(name: str, graph: Graph, owners: list[str]) -> str | None:
+    """One sentence when a lock file has none of the crates whose names are in symbols; a crate may rename itself."""
+    if not owners or any(graph.named(owner) for owner in owners):
+        return None
+    told = ", ".join(owners[:3]) + (f" and {len(owners) - 3} more" if len(owners) > 3 else "")
+    return f"{name} has no crate called {told}, as the file has: it is of another build, or has other names for them"
 
 
 class _Asker:

@@ -407,7 +407,7 @@ class Trigger(Record):
     own: bool
     """Whether the variable is the object's own; else it lies in another module, which pays."""
     functions_total: int | None = None
-    """How many functions have such a place, which may be more than are named; None when the code was not searched."""
+    """How many functions have such a place, which may be more than are named; None when that was not looked for."""
     users: tuple[CodeUser, ...] = ()
     """Whose code has such places, most first."""
     rewritable: int = 0

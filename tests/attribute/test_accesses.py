@@ -260,6 +260,24 @@ def test_stripped_go_names_its_functions(tmp_path: Path) -> None:
     assert "flag-cannot-help" in [finding.rule for finding in report.files[0].findings]
 
 
+def test_hidden_functions_are_of_no_file(tmp_path: Path) -> None:
+    """GNU ld writes hidden functions behind a file symbol without a name: they are of no file, not of the last."""
+    inner = "static long put(long a) { return quick += a; }\nlong one(long a) { return put(a); }\n"
+    text = '__thread long quick __attribute__((tls_model("initial-exec")));\n'
+    (tmp_path / "plain.c").write_text(text + inner.replace("static", "__attribute__((noinline)) static"))
+    (tmp_path / "hidden.c").write_text(
+        'extern __thread long quick __attribute__((tls_model("initial-exec")));\n'
+        '__attribute__((visibility("hidden"))) long deep(long a) { return quick -= a; }\n'
+        "long two(long a) { return deep(a); }\n"
+    )
+    library = tmp_path / "lib.so"
+    words = ["gcc", "-O1", "-fno-inline", "-shared", "-fPIC", "-fuse-ld=bfd", "-o", str(library), "plain.c", "hidden.c"]
+    subprocess.run(words, cwd=tmp_path, check=True)
+    (trigger,) = billed(library).triggers
+    assert sorted(trigger.functions) == ["deep", "put"]
+    assert {(user.owner, user.kind) for user in trigger.users} == {("plain.c", "unit"), ("lib.so", "library")}
+
+
 def test_stripped_c_has_bounds(tmp_path: Path) -> None:
     """Without symbols .eh_frame still has each function's bounds: those that the symbol table had."""
     library = made(tmp_path, "lib.so", SOURCE, "gcc", "-O2", "-shared", "-fPIC", "-fvisibility=hidden")

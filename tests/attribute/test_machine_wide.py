@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import dlwhy
 from dlwhy.attribute.demangle import demangle_all
+from dlwhy.render.style import Style
+from dlwhy.render.text_tls import TRIGGERS, tls
 
 from .machine_wide import bills, directories, table
 
@@ -126,3 +129,17 @@ def test_cxx_names_are_what_cxxfilt_prints(everything: list[Bill]) -> None:
     assert [(name, ours[name]) for name in ordered] == list(zip(ordered, told, strict=True))
     print(f"{len(ordered)} names agree")
     assert ordered
+
+
+def test_what_is_not_printed_is_not_needed(everything: list[Bill]) -> None:
+    """Of files with many triggers the text is the same when only those are looked into that it shows."""
+    style = Style(width=110, color=False, unicode=True, verbose=False, quiet=False)
+    many = sorted((one for one in everything if len(one.triggers) > TRIGGERS), key=lambda one: len(one.triggers))
+    for one in [*many[:5], *many[-5:]]:
+        short, whole = dlwhy.tls([one.object], triggers=TRIGGERS), dlwhy.tls([one.object])
+        assert tls(short, style) == tls(whole, style), one.object
+        (told,), (all_told,) = short.files, whole.files
+        assert told.findings == all_told.findings
+        assert told.triggers[:TRIGGERS] == all_told.triggers[:TRIGGERS]
+        assert [trigger.accesses for trigger in told.triggers] == [trigger.accesses for trigger in all_told.triggers]
+        assert all(trigger.functions_total is None for trigger in told.triggers[TRIGGERS:] if trigger.variable)

@@ -18,7 +18,7 @@ from dlwhy.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Container, Iterable
 
     from dlwhy.attribute.evidence import Evidence
     from dlwhy.attribute.functions import Function
@@ -68,21 +68,24 @@ class User(Record):
 
 def explained(
     elf: Elf,
-    triggers: Iterable[Trigger],
+    triggers: Collection[Trigger],
     found: Sites,
     library: str,
     evidence: Evidence = NONE,
+    only: Container[Trigger] | None = None,
 ) -> tuple[Trigger, ...]:
     """Return the triggers with the code behind them. `library` is what the object is called.
 
-    The linker's map in `evidence` must be one of this very link.
+    Of all but `only` the accesses are counted, and whose they are is not looked for. The linker's map in `evidence`
+    must be one of this very link.
     """
     if found.missing is not None:
         return tuple(triggers)
     by_target, unsure = _targets(found)
-    functions = locate(elf, (address for places in by_target.values() for address in places), evidence.companions)
+    wanted = {(one.symbol, one.offset) for one in triggers if only is None or one in only} & by_target.keys()
+    functions = locate(elf, (address for key in wanted for address in by_target[key]), evidence.companions)
     pieces = {_span(one): one for one in functions.values()}
-    code = {key: _counted(places, functions) for key, places in by_target.items()}
+    code = {key: _counted(by_target[key], functions) for key in wanted}
     files = _sources(elf, pieces.values())
     first = {span for uses in code.values() for span, _ in uses[:SHOWN] if span is not None}
     named = names({name for span in first if (name := pieces[span].name)})
@@ -91,7 +94,10 @@ def explained(
     result = []
     for one in triggers:
         key = (one.symbol, one.offset)
-        told = _explained(one, code.get(key, []), owners, titles, library)
+        if only is not None and one not in only:
+            told = one.but(accesses=len(by_target.get(key, ())))
+        else:
+            told = _explained(one, code.get(key, []), owners, titles, library)
         if told.variable is None and told.own and told.users and told.users[0].kind == "go":
             # All that Go's compiler makes thread-local is the pointer to the running goroutine (cmd/internal/obj).
             told = told.but(owner=RUNTIME, variable="runtime.tlsg")

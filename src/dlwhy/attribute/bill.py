@@ -83,11 +83,12 @@ class Bill(Record):
     """Bytes of code that were searched; None when the code was not searched."""
 
 
-def bill(elf: Elf, evidence: Evidence = NONE, code: bool = True) -> Bill:
+def bill(elf: Elf, evidence: Evidence = NONE, code: bool = True, most: int | None = None) -> Bill:
     """Return the bill of an object, also of one without a TLS segment (its size is 0, and it may have triggers).
 
-    Without `code` the instructions behind the relocations are not looked for. Raises `ElfError` when headers or
-    relocation tables leave the file. A damaged `.symtab` only costs names; `notes` tells.
+    Without `code` the instructions behind the relocations are not looked for. With `most` it is told whose they are of
+    so many triggers, the first, and where it matters otherwise; of the others they are counted. Raises `ElfError` when
+    headers or relocation tables leave the file. A damaged `.symtab` only costs names; `notes` tells.
     """
     found = sites(elf) if code else None
     variables = _with_insides(elf, evidence, with_spans(elf, collect(elf, evidence), found))
@@ -98,7 +99,7 @@ def bill(elf: Elf, evidence: Evidence = NONE, code: bool = True) -> Bill:
         elf.path, ledger.memsz, align, "+".join(models(elf)) or "none", shares, ledger.padding, ledger.unattributed,
         triggers(elf, variables), by_owner(shares), variables.complete, variables.notes, variables.remarks,
     )  # fmt: skip
-    return _with_code(made, elf, variables, evidence, found) if found is not None else made
+    return _with_code(made, elf, variables, evidence, found, most) if found is not None else made
 
 
 def _with_insides(elf: Elf, evidence: Evidence, variables: Variables) -> Variables:
@@ -118,12 +119,27 @@ def _with_insides(elf: Elf, evidence: Evidence, variables: Variables) -> Variabl
     return variables.but(insides=told.parts, declared=told.declared, notes=notes, remarks=remarks)
 
 
-def _with_code(made: Bill, elf: Elf, variables: Variables, evidence: Evidence, found: Sites) -> Bill:
-    """Return the bill with the code behind its relocations."""
+def _with_code(
+    made: Bill, elf: Elf, variables: Variables, evidence: Evidence, found: Sites, most: int | None
+) -> Bill:
+    """Return the bill with the code behind its relocations, of the triggers that `bill` says."""
     if found.missing is not None:
         return made.but(notes=(*made.notes, f"the accesses behind the relocations are not counted: {found.missing}"))
-    forced = explained(elf, made.triggers, found, variables.library, evidence.but(map=variables.map))
+    only = None if most is None else _telling(made, most)
+    forced = explained(elf, made.triggers, found, variables.library, evidence.but(map=variables.map), only)
     return made.but(triggers=forced, accesses=accesses(elf, found, variables), searched=found.searched)
+
+
+def _telling(made: Bill, most: int) -> set[Trigger] | None:
+    """Return the first triggers and those whose own name the code tells; None, all, where their users decide more.
+
+    That is with crates of which no variable is a trigger (remarks, flag-cannot-help).
+    """
+    owners = {one.owner for one in made.triggers if one.own}
+    crates = {share.owner for share in made.shares if share.kind == "crate"}
+    if owners and crates and not crates & owners:
+        return None
+    return {*made.triggers[:most], *(one for one in made.triggers if one.variable is None)}
 
 
 def models(elf: Elf) -> tuple[str, ...]:

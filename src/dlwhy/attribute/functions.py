@@ -87,9 +87,7 @@ def _by_symbols(
 ) -> None:
     """Add the functions of a symbol table of a 64-bit file around `addresses`, which are in order."""
     best: dict[int, tuple[int, int, int, int, int]] = {}  # address -> size, name, start, binding, file symbol
-    file = 0
-    for start, size, name, binding, before, place in _symbols(pieces, addresses):
-        file = before or file
+    for start, size, name, binding, file, place in _symbols(pieces, addresses):
         key = (size, name, start, binding, file)
         for address in addresses[place : bisect_left(addresses, start + size, place)]:
             if address not in best or size < best[address][0]:
@@ -113,9 +111,10 @@ def _by_symbols(
 def _symbols(
     pieces: Iterable[tuple[int, bytes | bytearray]], addresses: list[int]
 ) -> Iterator[tuple[int, int, int, int, int, int]]:
-    """Yield (start, size, name, binding, name of a new file symbol before it or 0, place of its first address).
+    """Yield (start, size, name, binding, name of the file symbol before it or 0, place of its first address).
 
-    Of the functions of a table those at one of `addresses`, which are in order.
+    Of the functions of a table those at one of `addresses`, which are in order. A file symbol without a name ends what
+    stood behind the one before: GNU ld writes it before the hidden functions of all files.
     """
     from array import array
     from sys import byteorder

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 MAX_BYTES = 16 << 20
-"""Bytes of one document; the largest lock file met has 700,000."""
+"""Bytes of one document."""
+MAX_LOCK = 4 << 20
+"""Bytes of a lock file, which takes longer to read; the largest met has 700,000."""
 MAX_PACKAGES = 50_000
 MAX_EDGES = 1_000_000
 MAX_INFLATED = 8 << 20
@@ -96,8 +98,8 @@ def from_lock(data: bytes) -> Graph:
     """
     import tomllib
 
-    if len(data) > MAX_BYTES:
-        raise GraphError(f"a lock file of {len(data)} bytes, where dlwhy reads at most {MAX_BYTES}")
+    if len(data) > MAX_LOCK:
+        raise GraphError(f"a lock file of {len(data)} bytes, where dlwhy reads at most {MAX_LOCK}")
     try:
         document = tomllib.loads(data.decode("utf-8"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
@@ -117,7 +119,16 @@ def from_lock(data: bytes) -> Graph:
     if len(packages) > MAX_PACKAGES:
         raise GraphError(f"more than {MAX_PACKAGES} packages")
     index = _index(packages)
-    needs = [[place for text in wanted for place in _meant(text, index, sources)] for wanted in wants]
+    needs: list[list[int]] = []
+    left = MAX_EDGES
+    for wanted in wants:
+        needs.append([])
+        for text in wanted:
+            places = _meant(text, index, sources)
+            left -= len(places) + 1  # a name alone means all its versions: too many of them are never kept
+            if left < 0:
+                raise GraphError(f"more than {MAX_PACKAGES} packages or {MAX_EDGES} dependencies")
+            needs[-1] += places
     own = [i for i, source in enumerate(sources) if source is None]
     return _graph(packages, needs, own)
 

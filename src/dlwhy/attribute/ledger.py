@@ -109,6 +109,26 @@ def balance(
     return Ledger(memsz, tuple(lines), padding, unattributed, tuple(unnamed))
 
 
+def disorder(variables: Iterable[Variable], memsz: int) -> tuple[list[Variable], list[Variable]]:
+    """Return the variables that reach beyond a segment of `memsz` bytes, and of the others those that begin in one.
+
+    Of variables at one place with one size, and of those without a size or a name, nothing is said.
+    """
+    beyond: list[Variable] = []
+    inside: list[Variable] = []
+    for one in variables:
+        if one.size > 0 and one.name:
+            (inside if 0 <= one.offset <= memsz - one.size else beyond).append(one)
+    across: list[Variable] = []
+    before = (0, 0)
+    end = 0
+    for one in sorted(inside, key=lambda one: (one.offset, -one.size)):
+        if one.offset < end and (one.offset, one.size) != before:
+            across.append(one)
+        before, end = (one.offset, one.size), max(end, one.offset + one.size)
+    return beyond, across
+
+
 def filled(ledger: Ledger, claims: Claims) -> Ledger:
     """Return a ledger in which one more source speaks of the bytes that had no name."""
     more, unnamed = _fill(_aliases(claims.variables, ledger.memsz), list(ledger.unnamed))

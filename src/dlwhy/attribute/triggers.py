@@ -46,7 +46,7 @@ class Trigger(Record):
     offset: int | None
     """Of an own variable: bytes from the start of the segment."""
     functions_total: int | None = None
-    """How many functions have such a place; None when the code was not searched."""
+    """How many functions have such a place; None when that was not looked for."""
     users: tuple[User, ...] = ()
     """Whose code uses them, by owner."""
     rewritable: int = 0

@@ -6,8 +6,8 @@ from bisect import bisect_right
 
 from dlwhy.attribute.companions import Remark, has_all_names
 from dlwhy.attribute.evidence import NONE, Evidence
-from dlwhy.attribute.ledger import Ledger, Variable, balance
-from dlwhy.attribute.owners import Owner, owner, trusted
+from dlwhy.attribute.ledger import Ledger, Variable, balance, disorder
+from dlwhy.attribute.owners import Owner, names, owner, trusted
 from dlwhy.elf.constants import ET_REL, SHF_TLS, SHN_UNDEF
 from dlwhy.elf.symbols import StaticSymbols
 from dlwhy.errors import ElfError
@@ -92,11 +92,29 @@ def collect(elf: Elf, evidence: Evidence = NONE) -> Variables:
     found, complete, notes, remarks = _read(elf, evidence)
     sections = [(s.addr, s.size) for s in elf.sections if s.flags & SHF_TLS]
     map_, more = _map(elf, evidence, found)
+    more = (*_disorder(found, segment.memsz), *more)
     weaker = map_.claims() if map_ is not None else ()
     ledger = balance(segment.memsz, segment.vaddr, segment.align, found, sections, complete, weaker)
     starts: dict[int, tuple[Variable, ...]] = {one.offset: (one,) for one in found if one.name}
     starts.update((line.variables[0].offset, line.variables) for line in reversed(ledger.lines))
     return Variables(library_name(elf), ledger, starts, complete, notes, (*remarks, *more), map_)
+
+
+def _disorder(found: list[Variable], memsz: int) -> tuple[Remark, ...]:
+    """Return a remark when symbols say what cannot be: of each byte the first one that covers it is believed."""
+    beyond, across = disorder(found, memsz)
+    told = [f"{_first(beyond)} beyond the end of the segment"] if beyond else []
+    told += [f"{_first(across)} inside of another"] if across else []
+    if not told:
+        return ()
+    where = " and ".join(dict.fromkeys(one.source for one in (*beyond, *across)))
+    return (Remark("unread-evidence", f"the names of {where} are damaged: {', '.join(told)}"),)
+
+
+def _first(those: list[Variable]) -> str:
+    """The first variable and where it is said to be, and how many more there are."""
+    one, more = those[0], f" (and {len(those) - 1} more)" if len(those) > 1 else ""
+    return f"{names((one.name,))[one.name]} of {one.size} bytes at {one.offset}{more} would lie"
 
 
 def _map(elf: Elf, evidence: Evidence, found: list[Variable]) -> tuple[LinkerMap | None, tuple[Remark, ...]]:

@@ -203,6 +203,10 @@ def _reports(command: str, arguments: Arguments) -> Generator[Report]:
         if arguments.files:
             sources = {"code": arguments.code, "debug_dirs": arguments.debug_dir, "map": arguments.map}
             sources["debuginfod"] = arguments.debuginfod
+            if not (arguments.verbose or arguments.outputs) and arguments.format == "text":
+                from dlwhy.render.text_tls import TRIGGERS
+
+                sources["triggers"] = TRIGGERS  # what would not be printed is not looked for
             yield api.tls(arguments.files, sysroot=arguments.sysroot, lock=arguments.lock, **sources)
         return
     if command == "diff":

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _MANY = 6
 """Owners and variables shown without -v; the rest is one line."""
+TRIGGERS = 6
+"""Triggers shown without -v."""
 _NAME = 32
 """Columns of a name in a table, at most."""
 _FUNCTION = 48
@@ -87,7 +89,7 @@ def triggers(found: tuple[Trigger, ...], style: Style, object_: str, linked: boo
     Not `linked` is what these do not decide of: an object file, or a program, whose own is static in any case.
     """
     lines: list[str] = []
-    shown = found if style.verbose else found[:_MANY]
+    shown = found if style.verbose else found[:TRIGGERS]
     for index, one in enumerate(shown):
         variable = one.variable or _nameless(one.offset)
         whose = f"{one.owner} ({variable})" if one.owner != variable else variable
