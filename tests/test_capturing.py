@@ -75,7 +75,7 @@ def test_without_code_only_what_the_code_tells_is_missing(tmp_path: Path) -> Non
     ],
 )  # fmt: skip
 def test_search_paths_outside_of_the_system(path: str, outcome: str, tmp_path: Path) -> None:
-    """Where software is put beside a system a profile knows what is not there; what lies beside the file comes along."""
+    """Where software is put beside a system a profile knows what is not there; what lies beside a file comes along."""
     root = build(tmp_path / "root", tmp_path / "scratch").root
     for name in ("opt/there", "usr/local/lib"):
         (root / name).mkdir(parents=True)
