@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import random
 import re
@@ -189,16 +190,22 @@ def _plain(root: Path, file: str, work: Path) -> Seen:
 
 
 @contextlib.contextmanager
-def unpacked(file: Path) -> Iterator[Path]:
-    """A directory of this machine in which a wheel or an archive of npm is unpacked for a while."""
+def unpacked(*files: Path) -> Iterator[Path]:
+    """A directory of this machine in which wheels, or archives of npm, are for a while as pip or npm installs them."""
     with tempfile.TemporaryDirectory(prefix="dlwhy-hosts-", dir="/tmp") as work:
-        if file.suffix == ".whl":
-            with zipfile.ZipFile(file) as wheel:
-                wheel.extractall(work)
-        else:
-            with tarfile.open(file) as tar:
+        for file in files:
+            if file.suffix == ".whl":
+                with zipfile.ZipFile(file) as wheel:
+                    wheel.extractall(work)
+                continue
+            with tarfile.open(file) as tar, tempfile.TemporaryDirectory(dir=work) as inside_it:
                 members = [one for one in tar if (one.isfile() or one.isdir()) and ".." not in one.name]
-                tar.extractall(work, members)
+                tar.extractall(inside_it, members)
+                (top,) = Path(inside_it).iterdir()
+                name: str = json.loads((top / "package.json").read_text("utf-8"))["name"]
+                target = Path(work, "node_modules", name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                top.rename(target)
         yield Path(work)
 
 
@@ -256,19 +263,19 @@ def told(row: Compared) -> str:
     return "\n".join(lines)
 
 
-def packages(wheels: Iterable[str], npm: Iterable[str], arm: Iterable[str]) -> Iterator[tuple[str, str, Path]]:
-    """Yield (name, host, file) of packages that can be had; say which cannot."""
-    wanted: list[tuple[str, str, Callable[[], Path]]] = []
-    wanted += [(name, "python3", partial(fetch_wheel, name, "3.11")) for name in wheels]
-    wanted += [(f"{name} (aarch64)", "python3", partial(fetch_wheel, name, "3.11", "aarch64")) for name in arm]
-    wanted += [(name, "node", partial(fetch_npm, name)) for name in npm]
+def packages(wheels: Iterable[str], npm: Iterable[str], arm: Iterable[str]) -> Iterator[tuple[str, str, list[Path]]]:
+    """Yield (names, host, files) of packages, "+" between those that belong together; say which cannot be had."""
+    wanted: list[tuple[str, str, Callable[[str], Path]]] = []
+    wanted += [(name, "python3", partial(fetch_wheel, python="3.11")) for name in wheels]
+    wanted += [(name, "python3", partial(fetch_wheel, python="3.11", machine="aarch64")) for name in arm]
+    wanted += [(name, "node", fetch_npm) for name in npm]
     for name, host, fetch in wanted:
         try:
-            file = fetch()
+            files = [fetch(one) for one in name.split("+")]
         except (OSError, subprocess.SubprocessError) as error:
             print(f"{name}: not run: {error}"[:200])
             continue
-        yield name, host, file
+        yield name, host, files
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -293,9 +300,9 @@ def main(argv: list[str] | None = None) -> int:
             systems[name] = root
     counts: Counter[tuple[str, str]] = Counter()
     chosen = (given.wheel, given.npm, given.arm_wheel) if some else (WHEELS, NPM, ARM_WHEELS)
-    for name, host, file in packages(*chosen):
+    for name, host, archives in packages(*chosen):
         asked = {"own": host, "inferred": None, "plain": "plain"}[given.host]
-        with unpacked(file) as place:
+        with unpacked(*archives) as place:
             files = libraries(place)
             files = random.Random(f"{given.seed}/{name}").sample(files, min(given.most, len(files)))
             for row in compare(place, sorted(files), asked, systems):

@@ -6,6 +6,7 @@ A sample; `python -m tests.oracle.hosts` takes fifty packages, or those that are
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,23 @@ def test_the_matrices_of_the_readme(system: str, kind: str) -> None:
     assert all(row.profile is not None for row in rows) or not is_of(system, root)
     if (system, kind) == ("debian11", "node"):  # the comparison shows something
         assert {row.sysroot.outcome for row in rows} == {"loads", "fails"}
+
+
+def test_packages_that_belong_together() -> None:
+    """What a package finds in another one of its node_modules comes along, and loads in node as in the cell."""
+    root = _root("debian13")
+    names = ("@img/sharp-linux-x64", "@img/sharp-libvips-linux-x64")
+    try:
+        archives = [fetch_npm(name) for name in names]
+    except (OSError, subprocess.SubprocessError) as error:
+        pytest.skip(f"not run: {error}")
+    with unpacked(*archives) as place:
+        (addon,) = (one for one in libraries(place) if one.endswith(".node"))
+        (row,) = compare(place, [addon], None, {"debian13": root})
+        shutil.rmtree(place / "node_modules" / names[1])
+        (without,) = compare(place, [addon], None, {"debian13": root})
+    assert (row.verdict, without.verdict) == ("agrees", "agrees"), (told(row), told(without))
+    assert (row.sysroot.outcome, without.sysroot.outcome) == ("loads", "fails")
 
 
 def test_a_wrong_prediction_is_seen() -> None:
