@@ -67,6 +67,34 @@ def test_without_code_only_what_the_code_tells_is_missing(tmp_path: Path) -> Non
     assert (without.shares, without.owners, without.padding) == (with_.shares, with_.owners, with_.padding)
 
 
+@pytest.mark.parametrize(
+    ("path", "outcome"),
+    [
+        ("/opt/none/lib", "fails"), ("/usr/local/none", "fails"), ("/nowhere", "fails"), ("$ORIGIN/../none", "fails"),
+        ("/opt/there/lib", "undecided"), ("$ORIGIN/../../a/pkg.libs", "loads"),
+    ],
+)  # fmt: skip
+def test_search_paths_outside_of_the_system(path: str, outcome: str, tmp_path: Path) -> None:
+    """Where software is put beside a system a profile knows what is not there; what lies beside a file comes along."""
+    root = build(tmp_path / "root", tmp_path / "scratch").root
+    for name in ("opt/there", "usr/local/lib"):
+        (root / name).mkdir(parents=True)
+    image = tmp_path / "image.json"
+    image.write_text(dlwhy.capture(dlwhy.Host.plain({}), sysroot=str(root)).text(), "ascii")
+    for name in ("a/pkg", "a/pkg.libs"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "x.c").write_text("int x(void) { return 1; }\n")
+    (tmp_path / "y.c").write_text("int x(void); int y(void) { return x(); }\n")
+    bare = ("-shared", "-fPIC", "-nostdlib")
+    dep = gcc(tmp_path / "a/pkg.libs/libdep.so", *bare, "-Wl,-soname,libdep.so", tmp_path / "x.c")
+    file = gcc(tmp_path / "a/pkg/file.so", *bare, f"-Wl,-rpath,{path}", tmp_path / "y.c", dep)
+    (step,) = dlwhy.check([file], dlwhy.Host.profile(image)).steps
+    ((cell,),) = (row.cells for row in dlwhy.on([file], [str(image)], dlwhy.Host.plain({})).rows)
+    assert (step.outcome, cell.outcome, cell.message) == (outcome, outcome, step.message)
+    assert step.because is not None
+    assert ("does not tell what is in /opt/there" in step.because) == (outcome == "undecided")
+
+
 @pytest.mark.parametrize("name", ASKED)
 def test_every_golden_case_is_the_same(name: str, root: Path, whole: dlwhy.Profile) -> None:
     """Of a profile that holds the system each question has the same report, to the last field."""

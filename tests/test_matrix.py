@@ -268,3 +268,15 @@ def test_questions_that_cannot_be_asked(others: Others) -> None:
         Matrix([f"sysroot:{others.newer}"], None, Options(sysroot="/"))
     with pytest.raises(UsageError, match="write a release such as"):
         ask(others, others.work / "pkg/libgood.so", libc="nonsense")
+
+
+def test_what_a_small_system_lacks(others: Others) -> None:
+    """Where a system that comes with dlwhy has no such library the cell says that a larger one may; of a file not."""
+    (name, file), unpacked = dlwhy.on(["libnone.so.1", "/none/x.so"], ["debian12"]).rows, others.newer
+    assert name.cells[0].because == (
+        "no file of that name in 5 places tried; this is a small system: a larger one of its release may have it"
+    )
+    assert file.cells[0].because == "/none/x.so cannot be opened"
+    ((cell,),) = (row.cells for row in dlwhy.on(["libnone.so.1"], [f"sysroot:{unpacked}"]).rows)
+    assert cell.kind == "not-found"
+    assert "larger" not in cell.because

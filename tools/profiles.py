@@ -68,7 +68,7 @@ QUIET = (
     "/usr/share", "/usr/lib/python3", "/packages",
     "/usr/lib/x86_64-linux-gnu/gconv", "/usr/lib/aarch64-linux-gnu/gconv",
 )  # fmt: skip
-"""Directories that no loader looks into: what is in them is not told."""
+"""Directories that no loader looks into: what is in those below them is not told."""
 
 
 TABLES = {
@@ -137,7 +137,7 @@ def _emulator(source: Source) -> tuple[Path, ...]:
 def _directories(root: Path) -> Iterator[Path]:
     """Every directory of a root that a search may lead into."""
     for at, names, _ in os.walk(root):
-        names[:] = sorted(one for one in names if not f"{at}/{one}".removeprefix(str(root)).startswith(QUIET))
+        names[:] = sorted(one for one in names if not at.removeprefix(str(root)).startswith(QUIET))
         yield Path(at)
 
 

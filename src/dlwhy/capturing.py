@@ -43,6 +43,11 @@ COMMON = (
     "libX11.so.6", "libXext.so.6", "libXrender.so.1", "libICE.so.6", "libSM.so.6", "libGL.so.1",
 )  # fmt: skip
 """What libraries made for many systems need of each: PEP 600's list, and what compilers add of their own."""
+USUAL = (
+    "/", "/opt", "/srv", "/mnt", "/usr", "/usr/lib", "/usr/local", "/usr/local/lib", "/usr/local/lib64", "/usr/share",
+    "/var", "/var/lib",
+)  # fmt: skip
+"""Where software is put beside a distribution's, so that of a search path below it is known that there is no such."""
 _WHOLE = 1 << 16
 """A file that was asked for by name is kept whole up to this size: what its code calls may then be asked, too."""
 _PART = 1 << 17
@@ -69,7 +74,7 @@ class Wanted(Record):
     """Sonames or files, of which the tables are kept."""
     common: tuple[str, ...] = COMMON
     """Sonames that a profile has unless somebody wants it without."""
-    directories: tuple[str, ...] = ()
+    directories: tuple[str, ...] = USUAL
     """Directories whose names are kept, whoever looks into them."""
 
 

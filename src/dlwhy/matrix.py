@@ -141,7 +141,7 @@ class Matrix:
             if isinstance(program, str):
                 return self._stand_in(system, tree, path, host, options, program)
             question = ask_of([path], host, options, tree.objects, program)
-            return _cell(system, question, model(question))
+            return _of_few(tree, _cell(system, question, model(question)))
         except UsageError:
             raise
         except DlwhyError as error:
@@ -168,7 +168,7 @@ class Matrix:
         """
         question = ask_of([f"now:{path}"], host.but(kind="plain", target="plain"), options, tree.objects)
         run = model(question)
-        cell = _cell(system, question, run)
+        cell = _of_few(tree, _cell(system, question, run))
         if cell.outcome == UNDECIDED:
             return cell
         if cell.outcome == FAILS and run.steps and run.steps[0].stage in _WITHOUT_HOST:
@@ -178,6 +178,13 @@ class Matrix:
         return _open(system, f"{gap}; {_seen(cell)}").but(
             unresolved=cell.unresolved, libc=cell.libc, libc_version=cell.libc_version
         )
+
+
+def _of_few(tree: Tree, cell: Cell) -> Cell:
+    """Say of a library that a small system lacks that it is one."""
+    if cell.kind != "not-found" or not tree.small or "/" in (cell.object or "/"):
+        return cell
+    return cell.but(because=f"{cell.because}; this is a small system: a larger one of its release may have it")
 
 
 def _seen(cell: Cell) -> str:

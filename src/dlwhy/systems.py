@@ -32,13 +32,15 @@ _USUAL = ("/lib", "/usr/lib", "/lib64", "/usr/lib64", "/lib32", "/usr/lib32")
 class Tree:
     """One tree of files of a system, and the machines that it has loaders for."""
 
-    __slots__ = ("loaders", "objects")
+    __slots__ = ("loaders", "objects", "small")
 
     def __init__(self, files: Files, own: Files, bindings: dict[int, Binding]) -> None:
         """`own` are the files of this machine."""
         objects = Objects(files)
         self.loaders: dict[tuple[int, int], str] = _loaders(objects)
         """(e_machine, EI_CLASS) -> the path of the loader that it has for it."""
+        self.small = isinstance(files, KeptFiles) and files.of_packages
+        """Whether it is made of a few packages, so that a larger system of that release has more libraries."""
         self.objects = Beside(Overlay(files, own, _defaults(objects, self.loaders.values())), objects, bindings)
 
 

@@ -162,14 +162,15 @@ def fetched(command: list[str | Path], directory: Path, pattern: str) -> Path:
     return next(directory.glob(pattern))
 
 
-def fetch_wheel(name: str, python: str) -> Path:
+def fetch_wheel(name: str, python: str, machine: str = "x86_64") -> Path:
     """The newest wheel of a name for a release of Python, kept in the cache. Raises `OSError`."""
-    platforms = [f"--platform=manylinux_2_{minor}_x86_64" for minor in range(36, 4, -1)]
+    platforms = [f"--platform=manylinux_2_{minor}_{machine}" for minor in range(36, 4, -1)]
+    kept = f"{name}-{python}" if machine == "x86_64" else f"{name}-{python}-{machine}"
     return fetched(
         [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-cache-dir",
-         "--implementation=cp", f"--python-version={python}", *platforms, "--platform=manylinux2014_x86_64",
-         "--platform=manylinux1_x86_64", name],
-        cache() / "wheels" / f"{name}-{python}", "*.whl",
+         "--implementation=cp", f"--python-version={python}", *platforms, f"--platform=manylinux2014_{machine}",
+         f"--platform=manylinux1_{machine}", name],
+        cache() / "wheels" / kept, "*.whl",
     )  # fmt: skip
 
 

@@ -96,6 +96,10 @@ class Index:
             found |= dict.fromkeys(names)
         return list(found)
 
+    def has(self, name: str) -> bool:
+        """Whether the suite has a package."""
+        return name in self._fields
+
     def version(self, name: str) -> str:
         """The version that the suite has."""
         return self._fields[name]["Version"]
@@ -167,7 +171,11 @@ def make_root(
         extra(work)
     own = work / "usr/sbin/ldconfig"
     ldconfig = shutil.which("ldconfig", path="/sbin:/usr/sbin") or "ldconfig"
-    subprocess.run([*emulator, own if emulator else ldconfig, "-r", work], check=True, capture_output=True)
+    for left in (2, 1, 0):  # an emulator now and then dies of where the kernel put its own memory
+        done = subprocess.run([*emulator, own if emulator else ldconfig, "-r", work], check=False, capture_output=True)
+        if done.returncode >= 0 or not left:
+            done.check_returncode()
+            break
     work.rename(root)
 
 

@@ -124,6 +124,11 @@ class KeptFiles(Files):
         directories = {path.rpartition("/")[0] for path in self._examined}
         self._directories = tuple(sorted(directories | {os.path.normpath(one) for one in directories if one}))
 
+    @property
+    def of_packages(self) -> bool:
+        """Whether the captured system was made of packages that the profile names."""
+        return bool(self._profile.data.get("packages"))
+
     # -- where a path leads --------------------------------------------------------------------------------------
 
     def _find(self, path: str) -> Place:
