@@ -21,7 +21,7 @@ from tests.fixtures.real_hosts import BARE, need, open_in, raw
 from tests.oracle.sysroots import sysroot
 
 if TYPE_CHECKING:
-    from dlwhy.report import FileChange, ShareChange, VerdictChange
+    from dlwhy.report_diff import FileChange, ShareChange, VerdictChange
 
 LIBRARIES = Path("/usr/lib/x86_64-linux-gnu")
 RANK = {"loads": 2, "fails": 1, "dies": 0}

@@ -13,7 +13,7 @@ from tests.fixtures.libraries import gcc
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dlwhy.report import FloorSet
+    from dlwhy.report_systems import FloorSet
 
 VERSIONS = ("GLIBC_2.17", "GLIBC_2.28", "GLIBC_2.34")
 

@@ -18,7 +18,7 @@ from tests.loader.test_cache import new_format
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dlwhy.report import Cell, MatrixReport, Row
+    from dlwhy.report_systems import Cell, MatrixReport, Row
 
 
 @pytest.fixture(scope="module")

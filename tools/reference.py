@@ -90,9 +90,9 @@ def library() -> str:
     lines += ["| keyword | what it is |", "|---|---|"]
     lines += [f"| `{name}` | {_line(told)} |" for name, told in _fields("api", "Options")]
     lines += ["", "## Errors", "", "```", _docstring("errors"), "```", ""]
-    reports = [name for name, home in _HOME.items() if home == "report"]
+    reports = [(name, home) for name, home in _HOME.items() if home.startswith("report")]
     lines += ["## Reports", "", "The fields are the keys of the JSON: [the report](report.md).", ""]
-    lines += [f"- `dlwhy.{name}`: {_line(_docstring('report', name))}" for name in reports]
+    lines += [f"- `dlwhy.{name}`: {_line(_docstring(home, name))}" for name, home in reports]
     return "\n".join(lines).rstrip()
 
 

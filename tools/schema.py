@@ -1,4 +1,4 @@
-"""The JSON Schema of the reports, written from the records of `dlwhy.report`: their annotations and docstrings.
+"""The JSON Schema of the reports, written from the records of `dlwhy.report*`: their annotations and docstrings.
 
 A document has every key that a record has a field for. It may have more: a reader ignores keys that it does not know,
 so that a later dlwhy can tell more without breaking it.
@@ -12,10 +12,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import dlwhy
 from dlwhy import report
 from dlwhy.rules import KINDS
 
-SOURCE = Path(__file__).resolve().parent.parent / "src/dlwhy/report.py"
+HERE = Path(__file__).resolve().parent.parent / "src/dlwhy"
+SOURCES = tuple(HERE / f"{name}.py" for name in ("report", "report_systems", "report_diff"))
 
 # The document of each report, in the order of the commands; its fields come after the keys that all have.
 REPORTS = (
@@ -47,7 +49,7 @@ _SIMPLE = {"str": "string", "int": "integer", "bool": "boolean", "None": "null"}
 
 def schema() -> dict[str, Any]:
     """Return the schema of schema 1 as a JSON value. Raises `ValueError` for a field that is not described."""
-    records = {node.name: node for node in ast.parse(SOURCE.read_text("utf-8")).body if isinstance(node, ast.ClassDef)}
+    records = _records()
     words = {**report.VALUES, "Kind": KINDS}
     definitions = {name: _enumeration(meanings) for name, meanings in words.items()}
     definitions |= {name: _record(node) for name, node in records.items() if name not in REPORTS}
@@ -82,7 +84,7 @@ def fields(node: ast.ClassDef) -> list[tuple[str, str, str]]:
 
 
 def _document(node: ast.ClassDef) -> dict[str, Any]:
-    command = getattr(report, node.name).command
+    command = getattr(dlwhy, node.name).command
     made = _record(node)
     statuses = [report.EXIT_LOADS, report.EXIT_BROKEN, report.EXIT_NOTHING, report.EXIT_FAILS, report.EXIT_UNDECIDED]
     head = {
@@ -128,13 +130,19 @@ def _type(annotation: str) -> dict[str, Any]:
     raise ValueError(f"no schema for the annotation {annotation}")
 
 
+def _records() -> dict[str, ast.ClassDef]:
+    """The class of each record, in the order of the files."""
+    bodies = [ast.parse(source.read_text("utf-8")).body for source in SOURCES]
+    return {node.name: node for body in bodies for node in body if isinstance(node, ast.ClassDef)}
+
+
 def as_markdown() -> str:
     """Return the records and their fields as tables, for docs/reference/report.md."""
-    records = {node.name: node for node in ast.parse(SOURCE.read_text("utf-8")).body if isinstance(node, ast.ClassDef)}
+    records = _records()
     lines = []
     for name in [*REPORTS, *(name for name in records if name not in REPORTS)]:
         node = records[name]
-        command = getattr(report, name).command if name in REPORTS else None
+        command = getattr(dlwhy, name).command if name in REPORTS else None
         lines += [f"## {name}", "", (ast.get_docstring(node) or "").splitlines()[0], ""]
         if command:
             lines += [f'Begins with `"schema": {report.SCHEMA}`, `"command": "{command}"` and `"exit_status"`.', ""]

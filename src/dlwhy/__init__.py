@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from dlwhy.errors import UsageError as UsageError
     from dlwhy.hosts.profile import Profile as Profile
     from dlwhy.report import CheckReport as CheckReport
-    from dlwhy.report import DiffReport as DiffReport
     from dlwhy.report import FailedReport as FailedReport
-    from dlwhy.report import FloorReport as FloorReport
-    from dlwhy.report import MatrixReport as MatrixReport
     from dlwhy.report import TlsReport as TlsReport
     from dlwhy.report import TreeReport as TreeReport
     from dlwhy.report import UnresolvedReport as UnresolvedReport
+    from dlwhy.report_diff import DiffReport as DiffReport
+    from dlwhy.report_systems import FloorReport as FloorReport
+    from dlwhy.report_systems import MatrixReport as MatrixReport
 
 __version__ = "0.1.0"
 
@@ -44,8 +44,8 @@ _HOME = {
     "tls": "api", "tree": "api", "unresolved": "api",
     "DlwhyError": "errors", "ElfError": "errors", "FilesError": "errors", "UnsupportedError": "errors",
     "ProfileError": "errors", "UsageError": "errors", "Profile": "hosts.profile",
-    "CheckReport": "report", "DiffReport": "report", "FailedReport": "report", "FloorReport": "report",
-    "MatrixReport": "report", "TlsReport": "report", "TreeReport": "report",
+    "CheckReport": "report", "DiffReport": "report_diff", "FailedReport": "report", "FloorReport": "report_systems",
+    "MatrixReport": "report_systems", "TlsReport": "report", "TreeReport": "report",
     "UnresolvedReport": "report",
 }  # fmt: skip
 

@@ -11,16 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from dlwhy.hosts.profile import Profile
-    from dlwhy.report import (
-        CheckReport,
-        DiffReport,
-        FailedReport,
-        FloorReport,
-        MatrixReport,
-        TlsReport,
-        TreeReport,
-        UnresolvedReport,
-    )
+    from dlwhy.report import CheckReport, FailedReport, TlsReport, TreeReport, UnresolvedReport
+    from dlwhy.report_diff import DiffReport
+    from dlwhy.report_systems import FloorReport, MatrixReport
 
 
 class Host(Record):

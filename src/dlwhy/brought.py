@@ -23,7 +23,7 @@ from dlwhy.needs import (
     pages,
     release,
 )
-from dlwhy.report import Floor, FloorSet, Lower
+from dlwhy.report_systems import Floor, FloorSet, Lower
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,17 +10,8 @@ from __future__ import annotations
 
 from dlwhy.pairs import family
 from dlwhy.record import Record
-from dlwhy.report import (
-    ASSUMED,
-    COMPUTED,
-    Finding,
-    Provenance,
-    ProvenanceChange,
-    Share,
-    ShareChange,
-    TlsSide,
-    TriggerChange,
-)
+from dlwhy.report import ASSUMED, COMPUTED, Finding, Provenance, Share
+from dlwhy.report_diff import ProvenanceChange, ShareChange, TlsSide, TriggerChange
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

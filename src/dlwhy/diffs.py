@@ -19,7 +19,8 @@ from dlwhy.loader.faults import Unknown
 from dlwhy.loader.objects import Objects
 from dlwhy.pairs import pairs, sides
 from dlwhy.question import ask
-from dlwhy.report import ASSUMED, DIES, FAILS, LOADS, UNDECIDED, DiffReport, FileChange, Verdict, VerdictChange
+from dlwhy.report import ASSUMED, DIES, FAILS, LOADS, UNDECIDED
+from dlwhy.report_diff import DiffReport, FileChange, Verdict, VerdictChange
 from dlwhy.verdict import model
 from dlwhy.walk import renamed
 
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from dlwhy.api import Host, Options
     from dlwhy.matrix import Matrix
     from dlwhy.pairs import Place
-    from dlwhy.report import Cell, Row, TlsFile
+    from dlwhy.report import TlsFile
+    from dlwhy.report_systems import Cell, Row
 
 _RANK = {LOADS: 2, FAILS: 1, DIES: 0}
 _CHUNK = 1 << 20

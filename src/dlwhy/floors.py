@@ -12,7 +12,7 @@ from dlwhy.brought import BroughtAlong, highest
 from dlwhy.errors import DlwhyError
 from dlwhy.files import Files
 from dlwhy.loader.objects import Objects
-from dlwhy.report import FloorReport, FloorSet, Lower
+from dlwhy.report_systems import FloorReport, FloorSet, Lower
 from dlwhy.walk import walk
 
 TYPE_CHECKING = False

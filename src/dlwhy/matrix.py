@@ -16,8 +16,9 @@ from dlwhy.hosts.known import inferred
 from dlwhy.loader.faults import Unknown
 from dlwhy.loader.objects import Objects
 from dlwhy.question import DEFAULT_PATH, ask_of
-from dlwhy.report import ASSUMED, COMPUTED, FAILS, LOADS, UNDECIDED, Cell, MatrixReport, Row
-from dlwhy.report import System as Column
+from dlwhy.report import ASSUMED, COMPUTED, FAILS, LOADS, UNDECIDED
+from dlwhy.report_systems import Cell, MatrixReport, Row
+from dlwhy.report_systems import System as Column
 from dlwhy.systems import named
 from dlwhy.verdict import model
 from dlwhy.walk import walk

@@ -36,7 +36,7 @@ from tools.profiles import SOURCES, WITHOUT
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from dlwhy.report import Cell
+    from dlwhy.report_systems import Cell
 
 SCRIPTS = "node-acorn", "node-undici", "node-cjs-module-lexer", "node-minimatch"
 """What Debian's node reads of its own scripts before it runs any; a suite has some of these."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import dlwhy
 
 if TYPE_CHECKING:
-    from dlwhy.report import CheckReport, DiffReport, TlsReport, TreeReport, UnresolvedReport
+    from dlwhy.report import CheckReport, TlsReport, TreeReport, UnresolvedReport
+    from dlwhy.report_diff import DiffReport
     from tests.fixtures.system import System
 
 

@@ -15,7 +15,7 @@ from tests.render.test_schema import check
 from tests.render.test_style import ESCAPE, PLAIN, overflows, poisoned
 
 if TYPE_CHECKING:
-    from dlwhy.report import FloorReport
+    from dlwhy.report_systems import FloorReport
     from tests.fixtures.system import Others
 
 

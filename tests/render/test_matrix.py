@@ -10,7 +10,7 @@ import pytest
 import dlwhy
 from dlwhy.render import json_v1, markdown, text_matrix
 from dlwhy.render.notes import notes, within
-from dlwhy.report import Cell, MatrixReport, Row, System
+from dlwhy.report_systems import Cell, MatrixReport, Row, System
 from dlwhy.walk import renamed
 from tests.render.test_golden import compare
 from tests.render.test_schema import check

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from dlwhy.api import Host
     from dlwhy.render.style import Style
-    from dlwhy.report import Report
+    from dlwhy.report_diff import Report
 
     Arguments = argparse.Namespace | SimpleNamespace
 

@@ -9,7 +9,7 @@ from dlwhy.report import SCHEMA
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from dlwhy.report import Report
+    from dlwhy.report_diff import Report
 
 
 def render(report: Report, line: bool = False) -> str:

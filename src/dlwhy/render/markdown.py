@@ -8,7 +8,7 @@ from dlwhy.render.style import printable
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dlwhy.render.notes import Note
-    from dlwhy.report import MatrixReport
+    from dlwhy.report_systems import MatrixReport
 
 _SHOWN = 6
 

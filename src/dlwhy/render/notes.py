@@ -6,7 +6,7 @@ from dlwhy.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from dlwhy.report import Cell, MatrixReport, Row
+    from dlwhy.report_systems import Cell, MatrixReport, Row
 
 
 class Note(Record):

@@ -22,7 +22,7 @@ from dlwhy.report import DIES, FAILS, LOADS, UNDECIDED
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dlwhy.render.style import Piece, Style
-    from dlwhy.report import DiffReport, FileChange, Verdict, VerdictChange
+    from dlwhy.report_diff import DiffReport, FileChange, Verdict, VerdictChange
 
 _LISTED = 20
 """Names of new or gone files that are shown without -v."""

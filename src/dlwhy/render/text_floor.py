@@ -7,7 +7,7 @@ from dlwhy.render.style import columns, parts, printable, shortened, wrapped
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dlwhy.render.style import Piece, Style
-    from dlwhy.report import Floor, FloorReport, FloorSet, Lower
+    from dlwhy.report_systems import Floor, FloorReport, FloorSet, Lower
 
 _FEW = 2
 """Symbols that are named without -v."""

@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dlwhy.render.notes import Note
     from dlwhy.render.style import Piece, Style
-    from dlwhy.report import MatrixReport
+    from dlwhy.report_systems import MatrixReport
 
 _COLORS = {"loads": "green", "undecided": "yellow", "-": "dim"}
 _LEAST_NAME = 20
