@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -136,7 +137,9 @@ def root_of(name: str) -> tuple[Path | None, str]:
         versions = "".join(f"{one} {index.version(one)}\n" for one in sorted(chosen))
         (root / "packages/VERSIONS").write_text(versions)
 
-    return kept_root(f"hosts-{name}", source.suite, make)
+    told = json.dumps(load(name).data.get("packages") if name in shipped() else None)
+    tag = hashlib.sha256(told.encode()).hexdigest()[:8]  # a profile that is made anew has a root of its own
+    return kept_root(f"hosts-{name}-{tag}", source.suite, make)
 
 
 def is_of(name: str, root: Path) -> bool:
