@@ -35,6 +35,7 @@ from dlwhy.elf.constants import (
     DT_VERDEF,
     DT_VERNEED,
     DT_VERSYM,
+    PF_R,
     PF_W,
 )
 from dlwhy.elf.file import Elf
@@ -154,11 +155,13 @@ def _loaders(root: Path) -> list[str]:
 
 
 def _blank(kept: dict[str, Any], root: Path, path: str) -> None:
-    """Leave zeros of the constants and code of another C library, most of it, but for what tells its release."""
+    """Leave zeros of the constants of another C library, which are most of it, but for what tells its release.
+
+    Where one segment has tables, code and constants it is all that stands behind the tables.
+    """
     files = Files(str(root))
     elf = Elf(files.open(path))
-    wanted = [(row[2], row[2] + row[5]) for row in elf.loads if not row[1] & PF_W]
-    dull = [(max(first, *ends), last) for first, last in wanted if (ends := _ends(elf, first, last)) is not None]
+    dull = [one for row in elf.loads if (one := _dull(elf, row[1], row[2], row[2] + row[5])) is not None]
     pieces = []
     for start, data in _joined(kept[path]["parts"]):
         changed = bytearray(data)
@@ -166,21 +169,21 @@ def _blank(kept: dict[str, Any], root: Path, path: str) -> None:
             first, last = max(low - start, 0), min(high - start, len(data))
             if first < last:
                 told = _TOLD.findall(data, first, last)
-                words = b"\0/lib\0" + b"\0".join(told) + b"\0"
+                words = b"\0/lib\0" + b"\0".join(told) + b"\0" if b"/lib" in data[first:last] else b""
                 changed[first:last] = words.ljust(last - first, b"\0")
         pieces.append([start, len(changed), b64encode(compressed(bytes(changed))).decode("ascii")])
     kept[path]["parts"] = pieces
     files.close()
 
 
-def _ends(elf: Elf, first: int, last: int) -> list[int] | None:
-    """Where the tables of a segment end, as offsets, with 0 twice; None where the last one has no size."""
+def _dull(elf: Elf, flags: int, first: int, last: int) -> tuple[int, int] | None:
+    """The part of a segment, as offsets, that has neither tables nor is written to; None where it has none."""
     tags = elf.dynamic.tags if elf.dynamic is not None else {}
     starts = {elf.offset_of(tags[tag]) or 0: size for tag, size in TABLES.items() if tag in tags}
     here = {start: size for start, size in starts.items() if first <= start < last}
-    if here and here[max(here)] is None:
+    if flags & PF_W or (not here and flags != PF_R) or (here and here[max(here)] is None):
         return None
-    return [0, 0, *(start + tags[size] for start, size in here.items() if size is not None)]
+    return max([first, *(start + tags[size] for start, size in here.items() if size is not None)]), last
 
 
 class Blob:
