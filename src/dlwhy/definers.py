@@ -40,7 +40,7 @@ def definers(path: str, wanted: set[str], files: Files, options: Options) -> dic
     """
     result: dict[str, Definer] = {}
     try:
-        top = tree(path if "/" in path else f"./{path}", None, options).root
+        top = tree(path if "/" in path else f"./{path}", None, options.but(guesses=False)).root
     except (DlwhyError, Unknown):
         return result
     for place in _places(top):
