@@ -66,8 +66,8 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "L5": (
         "the one road from a question to a report, or to a profile",
         (
-            "origins", "copies", "latent", "forcing", "bills", "unlinked", "diagnose", "openings", "trees", "archives",
-            "walk", "load_sets", "matrix", "pairs", "changes", "diffs", "brought", "floors", "recording",
+            "origins", "copies", "latent", "forcing", "bills", "unlinked", "diagnose", "openings", "trees", "definers",
+            "archives", "walk", "load_sets", "matrix", "pairs", "changes", "diffs", "brought", "floors", "recording",
             "exhausting", "capturing",
         ),
     ),
@@ -91,6 +91,7 @@ AHEAD = {
     ("api", "matrix"): "as above",
     ("api", "floors"): "as above",
     ("bills", "unlinked"): "object files are examined only when one is named",
+    ("bills", "definers"): "dependencies are searched only when a variable of theirs is used as initial-exec",
     ("api", "diffs"): "as above",
     ("loader.process", "loader.unresolved"): "all that a load lacks is listed only when it lacks something",
     ("attribute.owners", "attribute.demangle"): "names are unfolded only when there are any",

@@ -201,7 +201,9 @@ def _tls_file(path: str, reader: Files, options: Options, lock: Lock | None) -> 
 
         evidence = with_download(elf, evidence)
     made = bill(elf, evidence, options.code, options.triggers)
-    shown = shown_object(made, path, tuple(shown_trigger(one, path) for one in made.triggers))
+    made, elsewhere = _defined_elsewhere(made, path, reader, options)
+    forced = tuple(shown_trigger(one, path).but(definer=elsewhere.get(one.symbol or "")) for one in made.triggers)
+    shown = shown_object(made, path, forced)
     if made.size:
         from dlwhy.origins import explained
 
@@ -209,6 +211,26 @@ def _tls_file(path: str, reader: Files, options: Options, lock: Lock | None) -> 
     accesses = tuple(Access(*one) for one in made.accesses)
     findings = _tls_findings(elf, made, path)
     return TlsFile(path, None, shown if made.size else None, shown.triggers, accesses, made.searched, findings)
+
+
+def _defined_elsewhere(made: Bill, path: str, files: Files, options: Options) -> tuple[Bill, dict[str, str]]:
+    """Return a bill with the owners of other modules' variables, and symbol -> the object that defines it."""
+    wanted = {one.symbol for one in made.triggers if not one.own and one.symbol is not None}
+    if not wanted:
+        return made, {}
+    from dlwhy.attribute.owners import FOREIGN
+    from dlwhy.definers import definers
+
+    found = definers(path, wanted, files, options)
+    triggers = tuple(
+        one.but(owner=found[one.symbol].owner) if one.owner == FOREIGN and not one.own and one.symbol in found else one
+        for one in made.triggers
+    )
+    owners = {one.variable: one.owner for one in triggers if not one.own}
+    accesses = tuple(
+        one.but(owner=owners.get(one.variable, FOREIGN)) if one.owner == FOREIGN else one for one in made.accesses
+    )
+    return made.but(triggers=triggers, accesses=accesses), {name: one.path for name, one in found.items()}
 
 
 def _tls_findings(elf: Elf, made: Bill, path: str) -> tuple[Finding, ...]:

@@ -416,6 +416,9 @@ class Trigger(Record):
     """Where an own variable begins, in bytes from the start of the segment; None for another module's."""
     objects: tuple[CodeObject, ...] = ()
     """With a linker's map: which objects of the link have the places, those first that were surely initial-exec."""
+    definer: str | None = None
+    """Of another module's variable in `tls`: the object that defines it, whose segment must move, where the search of
+    `tree` without a host finds it."""
 
 
 class Provenance(Record):

@@ -34,8 +34,8 @@ class Input(NamedTuple):
     """Whose most of the bytes are; `FREE` in a stripped file."""
     variable: str = FREE
     """A part of the name of the largest variable."""
-    trigger: str = FREE
-    """Owner of an initial-exec variable, or how it begins; `FREE` where there is none."""
+    trigger: str | tuple[str, ...] = FREE
+    """Owner of an initial-exec variable, or how it begins, of several either; `FREE` where there is none."""
     functions: tuple[str, ...] = ()
     """Some that must be among those that use it."""
     path: Callable[[Path], tuple[str, ...]] | None = None
@@ -204,7 +204,8 @@ INPUTS = (
           "libtcmalloc.so.4", TCMALLOC, debian, "tcmalloc-gperftools"),
     Input("libmimalloc of Debian", system("libmimalloc.so.2"), FREE, FREE, "libmimalloc.so.2", MIMALLOC, debian,
           "mimalloc"),
-    Input("libGL of Debian", _deb("libgl1", "libGL.so.1"), FREE, FREE, "another library", ("glAccum", "glBegin")),
+    Input("libGL of Debian", _deb("libgl1", "libGL.so.1"), FREE, FREE,
+          ("libGLdispatch.so.0", "another library"), ("glAccum", "glBegin")),
     Input("libGLdispatch of Debian", _deb("libglvnd0", "libGLdispatch.so.0"), "libGLdispatch.so.0",
           "_glapi_tls_Current", "libGLdispatch.so.0", ("code that nothing names",), suspect="libglvnd"),
     Input("Go c-shared", registries.butler, "Go runtime", "runtime.tlsg", "Go runtime", GO, go, "go-runtime"),

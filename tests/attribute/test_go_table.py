@@ -96,6 +96,8 @@ def test_stripped_old_go_tells_its_trigger(tmp_path: Path, machine: str) -> None
     assert (bare.accesses, bare.functions_total) == (told.accesses, told.functions_total)
     assert set(bare.functions) == {name.removesuffix(".abi0") for name in told.functions} and bare.functions
     assert sum(one.accesses for one in bare.users) == bare.accesses
+    assert after.tls is not None
+    assert ("Go runtime", "go1.15.15") in {(one.owner, one.version) for one in after.tls.provenance}
     assert machine != "amd64" or {"fmt", "Go runtime", "reflect"} <= {one.owner for one in bare.users}
 
 

@@ -143,22 +143,23 @@ def crates(elf: Elf) -> tuple[tuple[str, str], ...]:
 def go_info(elf: Elf) -> GoInfo | None:
     """Return what `go version -m` says of a file, None where there is no Go or its information cannot be read.
 
-    Read is the form of Go 1.18 and later; before, the strings stand behind pointers (of a shared object: relocations).
+    The strings follow since Go 1.18; before, they stand behind pointers, which relocations of a shared object fill.
     """
     try:
-        data = _go_blob(elf)
+        data, offset = _go_blob(elf)
     except DlwhyError:
         return None
-    if data is None or len(data) < 32:
+    if len(data) < 32:
         return None
     if not data[15] & _GO_INLINE:
-        return _go_pointers(elf, data)
+        return _go_pointers(elf, data, offset)
     version, at = _go_string(data, 32)
     modules, _ = _go_string(data, at)
     return _go(version, modules)
 
 
-def _go_blob(elf: Elf) -> bytes | None:
+def _go_blob(elf: Elf) -> tuple[bytes, int]:
+    """Return what begins with the magic bytes, and where in the file; nothing without."""
     section = next((s for s in elf.sections if s.name == ".go.buildinfo"), None)
     places = (
         [(section.offset, section.size)] if section else [(r[2], min(r[5], 1 << 20)) for r in elf.loads if r[1] & PF_W]
@@ -169,8 +170,8 @@ def _go_blob(elf: Elf) -> bytes | None:
         while at >= 0 and at % 16:  # it is aligned
             at = data.find(_GO_MAGIC, at + 1)
         if at >= 0:
-            return data[at:]
-    return None
+            return data[at:], offset + at
+    return b"", 0
 
 
 def _go_string(data: bytes, at: int) -> tuple[bytes, int]:
@@ -185,17 +186,23 @@ def _go_string(data: bytes, at: int) -> tuple[bytes, int]:
     return data[at : at + length], at + length
 
 
-def _go_pointers(elf: Elf, data: bytes) -> GoInfo | None:
+def _go_pointers(elf: Elf, data: bytes, offset: int) -> GoInfo | None:
     """Up to Go 1.17: two pointers to strings {pointer, length}."""
+    from dlwhy.attribute.go_table import pointer_at
+
     size, order = data[14], "big" if data[15] & 1 else "little"
     if size not in (4, 8):
         return None
     found = []
     try:
+        here = next((row[3] + offset - row[2] for row in elf.loads if row[2] <= offset < row[2] + row[5]), 0)
+        moved = here if (size, order) == (8, "little") else 0
         for at in (16, 16 + size):
             where = int.from_bytes(data[at : at + size], order)  # type: ignore[arg-type]
+            where = pointer_at(elf, moved + at) if moved else where
             words = elf.at(where, 2 * size) if where else bytes(2 * size)
             pointer, length = (int.from_bytes(words[i : i + size], order) for i in (0, size))  # type: ignore[arg-type]
+            pointer = pointer_at(elf, where) if moved and where else pointer
             found.append(elf.at(pointer, length) if pointer and length <= _LARGEST else b"")
     except DlwhyError:
         return None

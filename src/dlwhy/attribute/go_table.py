@@ -189,7 +189,7 @@ def _relocated(elf: Elf, wanted: Callable[[int], bool]) -> Iterator[tuple[int, i
 def _first_function(elf: Elf, header: int) -> int:
     """Return the address of the first function, from module data that begins with a pointer to `header`; else 0."""
     for place in _pointers_to(elf, header):
-        found = _pointer_at(elf, place + 8 * _MIN_PC)
+        found = pointer_at(elf, place + 8 * _MIN_PC)
         if any(row[1] & PF_X and row[3] <= found < row[3] + row[5] for row in elf.loads):
             return found
     return 0
@@ -210,7 +210,7 @@ def _pointers_to(elf: Elf, address: int) -> Iterator[int]:
                 at = data.find(wanted, at + 1)
 
 
-def _pointer_at(elf: Elf, place: int) -> int:
+def pointer_at(elf: Elf, place: int) -> int:
     """Return the pointer at an address: what a relative relocation puts there, else what stands there; 0 for none."""
     for row, at in _rows(elf, struct.pack("<Q", place), 0):
         return int.from_bytes(row[at + 16 : at + 24], "little")

@@ -65,7 +65,9 @@ def _file(one: TlsFile, style: Style) -> list[str]:
     elif any(trigger.own for trigger in one.triggers):
         lines += block(style, "so", "static: loaded by dlopen, it must fit into what is left of the static TLS block")
     elif one.triggers:
-        lines += block(style, "so", "forces the TLS segment of another object into the static TLS block")
+        paths = dict.fromkeys(trigger.definer for trigger in one.triggers)
+        names = " and of ".join(path.rpartition("/")[2] if path else "another object" for path in paths)
+        lines += block(style, "so", f"forces the TLS segment of {names} into the static TLS block")
     elif one.tls is not None:
         lines += block(style, "so", "dynamic: nothing here forces it into the static TLS block")
     lines += triggers(one.triggers, style, one.path, linked=not program) if one.kind == "linked" else []
@@ -100,6 +102,8 @@ def triggers(found: tuple[Trigger, ...], style: Style, object_: str, linked: boo
         ]  # fmt: skip
         if one.object != object_:
             pieces.append((f"in {one.object}", ("bold",)))
+        if one.definer is not None:
+            pieces.append((f"defined in {one.definer}", ()))
         painted = label(style, "" if index else "trigger", "red")
         lines += parts(style, " " * LABEL, " " * (LABEL + 2), pieces, painted)
         lines += _code(one, style)
