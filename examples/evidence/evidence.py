@@ -80,7 +80,9 @@ KINDS = {
         ("index.node",), tools=("objcopy",), addons=("without-go",),
     ),
     "inside": Kind(
-        ("dlwhy tls index.node",), ("index.node",), tools=("cargo",), addons=("without-go",), module="elftools",
+        ("dlwhy tls index.node",
+         "dlwhy tls -v index.node | grep -o 'rand-[0-9.]*/src/rngs/thread.rs:[0-9]*'"),
+        ("index.node",), tools=("cargo",), addons=("without-go",), module="elftools",
     ),
     "origin": Kind(
         ("readelf -rW cellar.o tally.o | grep -E 'File|tally'", "dlwhy tls linked.so --map linked.map"),
