@@ -7,6 +7,7 @@ serves every file that is asked about it.
 from __future__ import annotations
 
 from dlwhy.loader.objects import LoaderFacts, Objects
+from dlwhy.loader.starts import of_files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Beside(Objects):
         gone = views | elves
         self.sound = {key: held for key, held in self.sound.items() if key[0] not in gone}
         self.properties = {key: held for key, held in self.properties.items() if id(key[0]) not in elves}
+        self.starts = {key: told for key, told in self.starts.items() if not of_files(key, elves)}
         self.own = Objects(self.overlay.own)
 
     def _place(self, path: str) -> tuple[Objects, str]:

@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from dlwhy.loader.bind import Binding
     from dlwhy.loader.cache import Cache
     from dlwhy.loader.glibc import Glibc
+    from dlwhy.loader.relocate import Entry
     from dlwhy.loader.search import Found
+    from dlwhy.loader.starts import Start
     from dlwhy.view import View
+
 
 _VERSION = b" release version "
 _KINDS = b") stable", b") development"
@@ -97,7 +100,7 @@ class Objects:
 
     __slots__ = (
         "_cache", "_cpu", "_elves", "_loaders", "_refused", "_views", "bindings", "cache_path", "cached", "files",
-        "properties", "releases", "sound", "usual",
+        "properties", "releases", "sound", "starts", "usual",
     )  # fmt: skip
 
     def __init__(self, files: Files) -> None:
@@ -118,6 +121,8 @@ class Objects:
         """Checks that a file passed, by file and all that they depend on: each is made once a run."""
         self.releases: dict[tuple[object, ...], Glibc] = {}
         """The rules of a loader, by what tells which they are: made once a run, as what is checked by them is."""
+        self.starts: dict[Start, tuple[tuple[Entry, ...], ...]] = {}
+        """By all that a start depends on: of each object the references that every process has to see."""
         self.usual: dict[tuple[object, ...], tuple[object, dict[str, Found]]] = {}
         """What names alone lead to, by all else that it depends on: each is looked up once a run."""
         self.cache_path = "/etc/ld.so.cache"

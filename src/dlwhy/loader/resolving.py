@@ -12,39 +12,54 @@ from dlwhy.loader.mapping import died_reading
 from dlwhy.loader.placing import initialise_tls, need_static, try_static
 from dlwhy.loader.port import Port, port
 from dlwhy.loader.relocate import Work, every_entry, read_null, work
+from dlwhy.loader.starts import start_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dlwhy.loader.link_map import LinkMap
     from dlwhy.loader.process import Namespace, Process
+    from dlwhy.loader.relocate import Entry
 
 _INDIRECT_EXTERN_ACCESS = 1
 """GNU_PROPERTY_1_NEEDED_INDIRECT_EXTERN_ACCESS."""
 
 
 def relocate(process: Process, todo: list[LinkMap], mode_lazy: bool, space: Namespace, step: int) -> None:
-    """Relocate objects in order (_dl_relocate_object each). Raises the first `Fault`."""
+    """Relocate objects in order (_dl_relocate_object each). Raises the first `Fault`.
+
+    Where the same objects start many processes, the references that have been found to give an address and nothing
+    else are not resolved again.
+    """
     lookup = Lookup(process.machine, process.libc, space.unique)
-    plans: list[tuple[LinkMap, Work]] = []
+    start = start_of(process, todo, mode_lazy, space)
+    known = process.objects.starts.get(start) if start is not None else None
+    plans: list[tuple[LinkMap, Work, Sequence[Entry]]] = []
     wanted: set[bytes] = set()
     for one in todo:
         if one.elf is None:
             continue
         one.lazy = is_lazy(one, mode_lazy, process.profiling)
         plan = _work(process, one)
-        plans.append((one, plan))
+        entries: Sequence[Entry] = plan.entries if known is None else known[len(plans)]
+        plans.append((one, plan, entries))
         try:  # noqa: SIM105 -- contextlib costs a start-up more than this saves
-            wanted |= wanted_names(one, [info for info, deferred in plan.entries if not deferred], process.machine)
+            wanted |= wanted_names(one, [info for info, deferred in entries if not deferred], process.machine)
         except ElfError:  # met again, in its place, when the reference is resolved
             pass
     scopes = {id(scope): scope for one in todo for scope in one.scopes}
     lookup.prepare(wanted, scopes.values())
-    for one, plan in plans:
+    told: list[tuple[Entry, ...]] = []
+    for one, plan, references in plans:
         remarks = _Remarks(process, one)
         info = None
+        more: list[Entry] = []
         try:
-            for info, deferred in plan.entries:
-                _apply(process, one, info, deferred, lookup, step, remarks)
+            for info, deferred in references:
+                count = len(space.unique)
+                if _apply(process, one, info, deferred, lookup, step, remarks) or len(space.unique) != count:
+                    more.append((info, deferred))
             info = None
         except ElfError as error:
             raise died_reading(error, "relocate") from None
@@ -55,8 +70,11 @@ def relocate(process: Process, todo: list[LinkMap], mode_lazy: bool, space: Name
             raise plan.end
         _protect(process, one)
         one.relocated = True
+        told.append(tuple(more))
     for one in todo:
         one.relocated = True
+    if start is not None and known is None:
+        process.objects.starts[start] = tuple(told)
     if process.started:
         for one in todo:
             if one.static_since == process.when:
@@ -102,14 +120,16 @@ def _work(process: Process, one: LinkMap) -> Work:
 
 def _apply(
     process: Process, of: LinkMap, info: int, deferred: bool, lookup: Lookup, step: int, remarks: _Remarks
-) -> None:
+) -> bool:
+    """Apply one reference; return whether more than an address came of it, which each process has to see."""
     assert of.elf is not None
     machine, own = process.machine, port(process.machine)
     index, kind = split_info(of.elf, info)
     if deferred and _is_left(process, of, index, kind):
-        return
+        return False
     if kind == machine.irelative or kind in (machine.relative, 0):
-        return
+        return False
+    more = False
     if index == 0:
         found: Definition | None = Definition(of, 0, 0, 0, 0, 1)
         name = b""
@@ -117,11 +137,14 @@ def _apply(
         found, name, looked_up = resolve(of, index, kind, machine, lookup)
         if found is not None and found.map is not of:
             if of.type == EXECUTABLE and found.other & 3 == STV_PROTECTED:
+                more = True
                 _check_protected(process, of, info, found, name, remarks)
             if looked_up and found.map.type == LOADED:
+                more = True
                 _add_dependency(of, found.map)
             early = found.type == STT_GNU_IFUNC and not found.map.relocated and found.shndx != SHN_UNDEF
             if early and own.indirect_told:
+                more = True
                 _call_early(process, of, info, found, name, remarks)
     if kind not in machine.supported:
         raise Fault("bad-relocation", "relocate", f"unexpected reloc type {_digits(kind)}", of.shown)
@@ -131,9 +154,9 @@ def _apply(
         if _overflows(of, found, kind in machine.narrow_relative):
             words = f"Symbol `{_text(name)}' causes overflow in {machine.names[kind]} relocation"
             remarks.each[info] = f"{process.settings.argv0}: {words}"
-        return
+        return True
     if found is None:
-        return
+        return more
     if kind == machine.copy:
         has = binding(of, machine).symbol(index)[2]
         if found.size > has:  # the loader goes on
@@ -143,6 +166,9 @@ def _apply(
         need_static(process, of, found, name, kind, step)
     elif kind in machine.tlsdesc or (kind in machine.dtpmod and _optimised(of, own)):
         try_static(process, of, found)
+    else:
+        return more
+    return True
 
 
 def _optimised(of: LinkMap, own: Port) -> bool:
