@@ -161,7 +161,7 @@ DAMAGES: dict[str, Damage] = {
     "debug file cut in its header": Damage(lambda scene: _debug(scene, 40), "inside the ELF header", ("have no name",)),
     "debug file cut in its sections": Damage(lambda scene: _debug(scene, 3000), "outside the file", ("have no name",)),
     "debug file without a byte": Damage(lambda scene: _debug(scene, 0), "too short", ("have no name",)),
-    "DWARF of unknown version": Damage(_dwarf, "debug information is not read"),
+    "DWARF of unknown version": Damage(_dwarf, "has version 9, and what is read is 2 to 5"),
     "lock file of other versions": Damage(
         lambda scene: [scene.library, *_lock(scene, LOCK.replace("0.6.5", "0.8.5"))[1:]], "lock file has rand 0.8.5"
     ),
