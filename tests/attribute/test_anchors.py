@@ -18,7 +18,7 @@ from dlwhy.attribute.touched import START, Left, displacements, places, shared
 from dlwhy.elf.file import read
 from dlwhy.elf.symbols import StaticSymbols
 from dlwhy.files import Files
-from tests.attribute.anchors import CLANG, GCC, agreement, compared
+from tests.attribute.anchors import CLANG, GCC, LINKERS, X86_CLANG, X86_GCC, agreement, compared
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,10 +36,13 @@ def need(*tools: str) -> None:
 
 
 @pytest.mark.oracle
-@pytest.mark.parametrize("compiler", [GCC, CLANG], ids=["gcc", "clang"])
+@pytest.mark.parametrize(
+    "compiler", [GCC, CLANG, X86_GCC, X86_CLANG], ids=["gcc", "clang", "x86-64 gcc", "x86-64 clang"]
+)
 def test_functions_use_what_their_relocations_name(tmp_path: Path, compiler: tuple[str, ...]) -> None:
     """Of what compilers make of random sources, function by function: nothing is told that no relocation names."""
-    need(compiler[0], *GCC, "aarch64-linux-gnu-objdump")
+    linker = LINKERS[compiler][0]
+    need(compiler[0], linker, "objdump", linker.removesuffix("gcc") + "objdump")
     found = [compared(tmp_path, seed, compiler) for seed in range(RUNS)]
     same = sum(one.same for one in found)
     print(f"{same} uses agree, {sum(len(one.only_theirs) for one in found)} are not seen")

@@ -13,22 +13,19 @@ from __future__ import annotations
 
 import struct
 
-from dlwhy.attribute.effects_aarch64 import ADDRESS, DISTANCE, NUMBER, Effects, State, signed
+from dlwhy.attribute.effects_aarch64 import Effects, signed
+from dlwhy.attribute.held import ADDRESS, DISTANCE
+from dlwhy.attribute.ways import Ways, window
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from dlwhy.attribute.held import State
     from dlwhy.elf.file import Elf
 
-_BEFORE, _BEHIND = 2048, 4096
-"""Bytes around an access that are looked at."""
-_MOST = 768
-"""Instructions followed behind one access."""
-_WAYS = 8
-"""Times that one place is followed from, each with other registers."""
 _NEAR = 16
 """Instructions between the slot's address and the call that takes it; and before it, in which a number is made."""
-_ARGUMENTS = range(8)
-_KEPT = range(19, 29)
+_ARGUMENTS = tuple(range(8))
+_KEPT = frozenset(range(19, 29))
 """Registers that a call leaves as they are."""
 _BRANCH, _SYSTEM = 5, 0xD5
 """Bits 26 to 28 of branches and system instructions, and the highest byte of the latter."""
@@ -39,10 +36,8 @@ def displacements(elf: Elf, address: int, model: str) -> tuple[set[int], int]:
 
     And how many instructions were followed.
     """
-    before = min(_BEFORE, address) & -4
-    code = elf.around(address - before, before)
-    before = len(code) & -4 if len(code) == before else 0
-    code = code[:before] + elf.around(address, _BEHIND)
+    before, code = window(elf, address)
+    before, code = before & -4, code[before & 3 :]
     if len(code) < before + 4 or address % 4:
         return set(), 1
     way = _Way(struct.unpack(f"<{len(code) // 4}I", code[: len(code) & -4]))
@@ -74,31 +69,19 @@ def _begin(words: tuple[int, ...], first: int, model: str) -> tuple[int, State] 
     return None
 
 
-class _Way:
-    """One following along all ways."""
+class _Way(Ways):
+    """One following along all ways. A place is the number of a word."""
 
     def __init__(self, words: tuple[int, ...]) -> None:
         self.words = words
         self.effects = Effects()
-        self._todo: list[tuple[int, State, int, frozenset[int]]] = []
-        self._seen: dict[int, list[State]] = {}
-        self._path: frozenset[int] = frozenset()
-        """Places that branches led to on the way to this one."""
+        super().__init__(self.effects, _ARGUMENTS, len(words))
 
-    def follow(self, at: int, state: State) -> int:
-        """Follow from an instruction on; return how many were."""
-        effects, left = self.effects, _MOST
-        self._todo.append((at, state, 1, frozenset((at,))))
-        while self._todo and left > 0:
-            at, effects.state, effects.unread, self._path = self._todo.pop()
-            while 0 <= at < len(self.words) and left > 0:
-                left -= 1
-                word = self.words[at]
-                plain = word >> 26 & 7 != _BRANCH or word >> 24 == _SYSTEM
-                if not (effects.do(word) if plain else self._branch(word, at)):
-                    break
-                at += 1
-        return _MOST - left
+    def step(self, at: int) -> int | None:
+        """Do one instruction; return where it goes on."""
+        word = self.words[at]
+        plain = word >> 26 & 7 != _BRANCH or word >> 24 == _SYSTEM
+        return at + 1 if (self.effects.do(word) if plain else self._branch(word, at)) else None
 
     def _branch(self, word: int, at: int) -> bool:
         """Do what a branch does; whether only what stands behind it is left to follow."""
@@ -106,32 +89,19 @@ class _Way:
         if word >> 26 == 0x25 or word & 0xFE600000 == 0xD6200000:  # bl, blr
             return self._call(at)
         if word >> 26 == 0x05:
-            self._go(at + signed(word, 26))
+            self.go(at + signed(word, 26))
         elif word >> 25 == 0x6B:  # to where a register says; ret
-            effects.passed((0,) if word >> 21 & 3 == 2 else _ARGUMENTS)
+            effects.passed(_ARGUMENTS, 1 if word >> 21 & 3 == 2 else 8)
         elif word >> 24 == 0x54:
-            self._go(at + signed(word >> 5, 19))
-            self._go(at + 1)
+            self.go(at + signed(word >> 5, 19))
+            self.go(at + 1)
         elif word >> 25 & 0x3E == 0x1A:  # cbz, cbnz; tbz, tbnz
             effects.used(word & 31)
-            self._go(at + signed(word >> 5, 14 if word >> 25 & 1 else 19))
-            self._go(at + 1)
+            self.go(at + signed(word >> 5, 14 if word >> 25 & 1 else 19))
+            self.go(at + 1)
         else:
             return word & 0xFF00001F == 0xD4000001  # svc
         return False
-
-    def _go(self, at: int) -> None:
-        """Go on at an instruction, too."""
-        state = {key: one for key, one in self.effects.state.items() if one[1] != NUMBER}  # made where they are needed
-        if not 0 <= at < len(self.words):
-            self.effects.passed(_ARGUMENTS)
-            return
-        before = self._seen.setdefault(at, [])
-        if at in self._path and before:  # a loop: what differs from its first round is counted up
-            state = {key: one for key, one in state.items() if before[0].get(key, one) == one}
-        if state and state not in before and len(before) < _WAYS:
-            before.append(state)
-            self._todo.append((at, dict(state), self.effects.unread, self._path | {at}))
 
     def _call(self, at: int) -> bool:
         effects = self.effects
@@ -139,12 +109,8 @@ class _Way:
             effects.read(self.words[at] >> 5 & 31)
         if _descriptor(self.words, at):
             effects.kill(0)
-            return _follows(effects.state)
-        effects.passed(_ARGUMENTS)
-        effects.unread = 0
-        for register in [one for one in effects.state if one < 31 and one not in _KEPT]:
-            del effects.state[register]
-        return _follows(effects.state)
+            return self.follows()
+        return self.call(_KEPT)
 
 
 def _descriptor(words: tuple[int, ...], at: int) -> bool:
@@ -157,7 +123,3 @@ def _descriptor(words: tuple[int, ...], at: int) -> bool:
         and any(word & 0xFFC003FF == 0x91000000 for word in before)
         and any(word & 0x9F00001F == 0x90000000 for word in before)
     )
-
-
-def _follows(state: State) -> bool:
-    return any(kind != NUMBER for _, kind in state.values())

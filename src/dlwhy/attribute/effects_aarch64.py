@@ -1,36 +1,23 @@
 """What single aarch64 instructions do to registers that hold an address, a part of one, or a number (Arm ARM, C4.1).
 
-For following code from where a slot of the GOT leads. Rule 1: an address counts where it is used: loaded from, stored
-to, stored, compared, passed on or returned. The sums on the way to it do not: two instructions may add one distance.
-Rule 2: what is added and not known counts as an index: it leaves the address in the same variable.
+For following code from where a slot of the GOT leads; what counts as a use says `attribute.held`. `DISTANCE` is one
+from the thread pointer here, to which the pointer is yet to be added.
 """
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from dlwhy.attribute.held import ADDRESS, NUMBER, Held, word_at
 
-DISTANCE, ADDRESS, NUMBER = 0, 1, 2
-"""What a register holds: the distance of a place from the thread pointer, its address, or a number by itself."""
-State = dict[int, tuple[int, int]]
-"""Register, or word of the stack -> bytes behind where the slot leads, or the number; what it is."""
-_STACK = 64
-"""Keys of the state from here on: words of the stack, by their distance from a pointer."""
 _POINTERS = (29, 31)
-"""Frame and stack pointer: what is stored at a distance from them is found there again."""
 _ZERO = 31
 """Number of the register of zeros, and of the stack pointer: nothing is held in it."""
 
 
-class Effects:
+class Effects(Held):
     """The state at one instruction; and all that was found before."""
 
-    def __init__(self) -> None:
-        self.found: set[int] = set()
-        self.state: State = {}
-        self.unread = 0
-        """Bit by bit the registers that were written, and not read since."""
+    pointers = _POINTERS
+    nothing = _ZERO
 
     def do(self, word: int) -> bool:
         """Do what an instruction that is no branch does; whether it is known."""
@@ -49,49 +36,6 @@ class Effects:
         else:
             return False
         return True
-
-    def read(self, register: int) -> tuple[int, int] | None:
-        """Return what a register holds."""
-        self.unread &= ~(1 << register)
-        return self.state.get(register)
-
-    def used(self, *registers: int) -> None:
-        """An address is used for something that it is not followed through."""
-        for register in registers:
-            value = self.read(register)
-            if value is not None and value[1] == ADDRESS:
-                self.found.add(value[0])
-
-    def passed(self, registers: Iterable[int]) -> None:
-        """Code elsewhere gets what registers hold: what nothing here has read, and what stands before such a one.
-
-        Where the slot leads is a sum's beginning as well; it is passed on only behind others that are.
-        """
-        for register in registers:
-            value = self.state.get(register)
-            before = (1 << register) - 1
-            meant = self.unread >> register & 3 and (value is None or value[0] or self.unread & before == before)
-            if value is not None and value[1] == ADDRESS and meant:
-                self.found.add(value[0])
-
-    def put(self, register: int, value: tuple[int, int] | None) -> None:
-        """Write a register: with what is known, or something else."""
-        if register in _POINTERS:
-            for key in [key for key in self.state if key >= _STACK and key % _STACK == register]:
-                del self.state[key]  # they are at another distance now
-        if register == _ZERO:
-            return
-        self.unread |= 1 << register
-        if value is None:
-            self.state.pop(register, None)
-        else:
-            self.state[register] = value
-
-    def kill(self, *registers: int) -> None:
-        """Write registers with something else; 31 is the one of zeros here."""
-        for register in registers:
-            if register != _ZERO:
-                self.put(register, None)
 
     def _immediate(self, word: int) -> None:
         kind, target, source = word >> 23 & 7, word & 31, word >> 5 & 31
@@ -178,7 +122,7 @@ class Effects:
         pair = word >> 28 & 3 == 2
         load = bool(word >> 22 & (1 if vector or pair else 3))
         stack = place is not None and place[0] in _POINTERS
-        key = _STACK * (place[1] + (1 << 20)) + place[0] if place is not None and stack and place[2] == 8 else None
+        key = word_at(place[0], place[1]) if place is not None and stack and place[2] == 8 else None
         if load and not vector:
             self.kill(register)
             value = self.state.get(key) if key is not None else None
