@@ -17,7 +17,7 @@ from tests.fixtures.registries import tool
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dlwhy.report import Trigger
+    from dlwhy.report_tls import Trigger
 
 USER = """
 extern __thread int quick __attribute__((tls_model("initial-exec")));

@@ -17,7 +17,7 @@ from tests.fixtures.libraries import initial_exec
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dlwhy.report import Provenance, TlsObject
+    from dlwhy.report_tls import Provenance, TlsObject
 
 RAND_WAY = ("valet 1.2.0", "selfupdate 0.1.0", "backoff 0.1.6", "rand 0.6.5")
 OTHER_LOCK = """\

@@ -62,8 +62,8 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "L4": (
         "what it means: the report's records, the question, the verdict and its cures",
-        ("report", "report_systems", "report_diff", "rules", "needs", "api", "captured", "question", "systems",
-         "lazy", "first_use", "verdict", "fixes", "rebuilds"),
+        ("report", "report_tls", "report_systems", "report_diff", "rules", "needs", "api", "captured", "question",
+         "systems", "lazy", "first_use", "verdict", "fixes", "rebuilds"),
     ),
     "L5": (
         "the one road from a question to a report, or to a profile",
@@ -103,7 +103,7 @@ AHEAD = {
 APART = ("hosts", "observe", "attribute")
 
 # What computes does not touch the world: layers that import none of these modules, and of os only what asks nothing.
-PURE = ("elf", "loader", "rules", "verdict", "fixes", "report", "report_systems", "report_diff", "render")
+PURE = ("elf", "loader", "rules", "verdict", "fixes", "report", "report_tls", "report_systems", "report_diff", "render")
 WORLD = frozenset((
     "ctypes", "glob", "io", "locale", "logging", "multiprocessing", "pathlib", "shutil", "signal", "socket",
     "subprocess", "sys", "tempfile", "threading", "time", "urllib",
@@ -112,7 +112,9 @@ BUILTINS = frozenset(("open", "print", "input", "exit", "exec", "eval"))
 OS_ALLOWED = frozenset(("fsdecode", "fsencode", "path", "strerror"))
 
 # All that a renderer may know: a report and the words in it, never a function that computes.
-RENDERERS_KNOW = ("__init__", "errors", "record", "report", "report_systems", "report_diff", "rules", "render")
+RENDERERS_KNOW = (
+    "__init__", "errors", "record", "report", "report_tls", "report_systems", "report_diff", "rules", "render",
+)  # fmt: skip
 
 
 class Import(NamedTuple):

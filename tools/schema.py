@@ -17,7 +17,7 @@ from dlwhy import report
 from dlwhy.rules import KINDS
 
 HERE = Path(__file__).resolve().parent.parent / "src/dlwhy"
-SOURCES = tuple(HERE / f"{name}.py" for name in ("report", "report_systems", "report_diff"))
+SOURCES = tuple(HERE / f"{name}.py" for name in ("report", "report_tls", "report_systems", "report_diff"))
 
 # The document of each report, in the order of the commands; its fields come after the keys that all have.
 REPORTS = (

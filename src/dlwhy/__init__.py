@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from dlwhy.hosts.profile import Profile as Profile
     from dlwhy.report import CheckReport as CheckReport
     from dlwhy.report import FailedReport as FailedReport
-    from dlwhy.report import TlsReport as TlsReport
     from dlwhy.report import TreeReport as TreeReport
     from dlwhy.report import UnresolvedReport as UnresolvedReport
     from dlwhy.report_diff import DiffReport as DiffReport
     from dlwhy.report_systems import FloorReport as FloorReport
     from dlwhy.report_systems import MatrixReport as MatrixReport
+    from dlwhy.report_tls import TlsReport as TlsReport
 
 __version__ = "0.1.0"
 
@@ -45,7 +45,7 @@ _HOME = {
     "DlwhyError": "errors", "ElfError": "errors", "FilesError": "errors", "UnsupportedError": "errors",
     "ProfileError": "errors", "UsageError": "errors", "Profile": "hosts.profile",
     "CheckReport": "report", "DiffReport": "report_diff", "FailedReport": "report", "FloorReport": "report_systems",
-    "MatrixReport": "report_systems", "TlsReport": "report", "TreeReport": "report",
+    "MatrixReport": "report_systems", "TlsReport": "report_tls", "TreeReport": "report",
     "UnresolvedReport": "report",
 }  # fmt: skip
 

@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from dlwhy.hosts.profile import Profile
-    from dlwhy.report import CheckReport, FailedReport, TlsReport, TreeReport, UnresolvedReport
+    from dlwhy.report import CheckReport, FailedReport, TreeReport, UnresolvedReport
     from dlwhy.report_diff import DiffReport
     from dlwhy.report_systems import FloorReport, MatrixReport
+    from dlwhy.report_tls import TlsReport
 
 
 class Host(Record):

@@ -6,15 +6,12 @@ from dlwhy.elf.constants import ET_REL
 from dlwhy.errors import DlwhyError, ElfError, FilesError, UsageError
 from dlwhy.files import Files
 from dlwhy.loader.faults import Unknown
-from dlwhy.report import (
-    ASSUMED,
-    COMPUTED,
-    FAILS,
+from dlwhy.report import ASSUMED, COMPUTED, FAILS, Finding
+from dlwhy.report_tls import (
     Access,
     CodeObject,
     CodeUser,
     Declaration,
-    Finding,
     Share,
     TlsFile,
     TlsObject,

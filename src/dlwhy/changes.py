@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from dlwhy.pairs import family
 from dlwhy.record import Record
-from dlwhy.report import ASSUMED, COMPUTED, Finding, Provenance, Share
+from dlwhy.report import ASSUMED, COMPUTED, Finding
 from dlwhy.report_diff import ProvenanceChange, ShareChange, TlsSide, TriggerChange
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dlwhy.report import TlsFile, Trigger
+    from dlwhy.report_tls import Provenance, Share, TlsFile, Trigger
 
 _BEST_FIRST = ("crate", "namespace", "go", "archive", "unit", "library")
 """Kinds of owners: one that a name tells before one that only a file symbol tells, the library itself last."""

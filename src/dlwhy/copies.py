@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dlwhy.elf.file import Elf
     from dlwhy.files import Files
     from dlwhy.loader.link_map import LinkMap
-    from dlwhy.report import Provenance
+    from dlwhy.report_tls import Provenance
 
 _MOST_NAMES = 50_000
 """Exported names of one file that are compared; no honest library that was seen twice had 20,000."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dlwhy.errors import ElfError
 from dlwhy.question import LOADER_VARIABLES, Question, ask, surely_there
-from dlwhy.report import FAILS, CheckReport, Cure, Finding, HostReport, StaticBlock, StaticTls, TlsObject
+from dlwhy.report import FAILS, CheckReport, Cure, Finding, HostReport, StaticBlock, StaticTls
 from dlwhy.verdict import Run, model
 
 TYPE_CHECKING = False
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dlwhy.loader.link_map import LinkMap
     from dlwhy.loader.process import Process
     from dlwhy.report import Copies
+    from dlwhy.report_tls import TlsObject
 
 
 _WORTH_A_LOOK = 256 << 10

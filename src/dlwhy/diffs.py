@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from dlwhy.api import Host, Options
     from dlwhy.matrix import Matrix
     from dlwhy.pairs import Place
-    from dlwhy.report import TlsFile
     from dlwhy.report_systems import Cell, Row
+    from dlwhy.report_tls import TlsFile
 
 _RANK = {LOADS: 2, FAILS: 1, DIES: 0}
 _CHUNK = 1 << 20

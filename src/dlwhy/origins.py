@@ -12,7 +12,8 @@ import os
 from dlwhy.errors import DlwhyError
 from dlwhy.loader.faults import Unknown
 from dlwhy.record import Record
-from dlwhy.report import ASSUMED, COMPUTED, Identity, Package, Provenance, Suspect
+from dlwhy.report import ASSUMED, COMPUTED
+from dlwhy.report_tls import Identity, Package, Provenance, Suspect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from dlwhy.attribute.installed import Installed
     from dlwhy.elf.file import Elf
     from dlwhy.files import Files
-    from dlwhy.report import TlsObject
+    from dlwhy.report_tls import TlsObject
 
 _LOCK = "Cargo.lock"
 _DEEPEST = 40

@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dlwhy.report import TlsObject
+    from dlwhy.report_tls import TlsObject
     from dlwhy.verdict import Run
 
 

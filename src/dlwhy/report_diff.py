@@ -17,15 +17,13 @@ if TYPE_CHECKING:
         Kind,
         Outcome,
         Presence,
-        Provenance,
         ShareKind,
-        TlsReport,
         TreeReport,
-        Trigger,
         Unresolved,
         UnresolvedReport,
     )
     from dlwhy.report_systems import FloorReport, MatrixReport
+    from dlwhy.report_tls import Provenance, TlsReport, Trigger
 
 
 class Verdict(Record):

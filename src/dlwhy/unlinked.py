@@ -11,8 +11,8 @@ from dlwhy.elf.constants import ET_REL
 from dlwhy.elf.file import Elf
 from dlwhy.errors import DlwhyError, ElfError, UsageError
 from dlwhy.record import Record
-from dlwhy.report import Access, CodeUser, Finding, TlsFile, TlsObject
-from dlwhy.report import Trigger as Shown
+from dlwhy.report_tls import Access, CodeUser, TlsFile, TlsObject
+from dlwhy.report_tls import Trigger as Shown
 from dlwhy.rules import finding
 
 TYPE_CHECKING = False
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dlwhy.attribute.objects import ObjectBill
     from dlwhy.attribute.static_library import Member
     from dlwhy.files import Files
+    from dlwhy.report import Finding
     from dlwhy.view import View
 
 ARCHIVES = (MAGIC, THIN)

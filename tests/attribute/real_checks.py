@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from dlwhy.report import TlsFile, TlsObject, Trigger
+    from dlwhy.report_tls import TlsFile, TlsObject, Trigger
     from tests.attribute.real_evidence import Function
 
 NAMED = 100

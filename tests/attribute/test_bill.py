@@ -21,7 +21,7 @@ from tests.elf_writer import tls_object
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dlwhy.report import TlsObject
+    from dlwhy.report_tls import TlsObject
 
 TLS_LOCAL, TLS_GLOBAL, FILE_SYMBOL = 0x06, 0x16, 0x04
 

@@ -22,7 +22,7 @@ from tests.attribute.test_bill import OTHER_C, TRIGGER_C, build, by_name, namele
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dlwhy.report import TlsFile
+    from dlwhy.report_tls import TlsFile
 
 NAMES = {"big", "counter", "exported", "quick"}
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from dlwhy.report import TlsFile
+    from dlwhy.report_tls import TlsFile
 
 SOURCE = "static __thread char hidden[900]; __thread int seen; char *f(int i) { seen++; return hidden + i; }\n"
 

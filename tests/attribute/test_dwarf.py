@@ -27,7 +27,7 @@ from tests.fixtures.registries import tool, valet
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dlwhy.report import TlsObject
+    from dlwhy.report_tls import TlsObject
 
 pytest.importorskip("elftools", reason="not run: no pyelftools here")
 

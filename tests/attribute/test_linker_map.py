@@ -20,7 +20,7 @@ from tests.attribute.test_bill import by_name, nameless
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dlwhy.report import TlsFile
+    from dlwhy.report_tls import TlsFile
 
 LINKERS = {"bfd": "GNU ld", "gold": "gold", "lld": "lld", "mold": "mold"}
 A = """

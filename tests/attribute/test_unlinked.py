@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dlwhy.elf.file import Elf
-    from dlwhy.report import TlsFile
+    from dlwhy.report_tls import TlsFile
 
 SOURCE = """
 static __thread char big[4248]; __thread int exported; extern __thread int foreign;

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import dlwhy
 
 if TYPE_CHECKING:
-    from dlwhy.report import CheckReport, TlsReport, TreeReport, UnresolvedReport
+    from dlwhy.report import CheckReport, TreeReport, UnresolvedReport
     from dlwhy.report_diff import DiffReport
+    from dlwhy.report_tls import TlsReport
     from tests.fixtures.system import System
 
 

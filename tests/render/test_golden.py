@@ -12,8 +12,9 @@ import pytest
 import dlwhy
 from dlwhy.render import json_v1, text, text_diff, text_tls, text_tree, text_unresolved
 from dlwhy.render.style import Style
-from dlwhy.report import CheckReport, TlsReport, UnresolvedReport
+from dlwhy.report import CheckReport, UnresolvedReport
 from dlwhy.report_diff import DiffReport
+from dlwhy.report_tls import TlsReport
 from dlwhy.rules import KINDS, RULES
 from tests.render.cases import CASES
 

@@ -11,8 +11,9 @@ import pytest
 from dlwhy.record import Record
 from dlwhy.render import text, text_diff, text_tls, text_tree, text_unresolved
 from dlwhy.render.style import Style, bar, columns, printable, shortened, wrapped
-from dlwhy.report import CheckReport, Provenance, Startup, TlsReport, TreeReport, Try, UnresolvedReport
+from dlwhy.report import CheckReport, Startup, TreeReport, Try, UnresolvedReport
 from dlwhy.report_diff import DiffReport
+from dlwhy.report_tls import Provenance, TlsReport
 from tests.render.cases import CASES
 
 PLAIN = Style(width=110, color=False, unicode=True, verbose=False, quiet=False)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import assert_type
 
 import dlwhy
-from dlwhy.report import Cure, StaticTls, Step, TlsObject, TreeNode
+from dlwhy.report import Cure, StaticTls, Step, TreeNode
+from dlwhy.report_tls import TlsObject
 
 host = dlwhy.Host.executable(Path("/usr/bin/node"), env={"LD_LIBRARY_PATH": "/opt/lib"})
 assert_type(host, dlwhy.Host)

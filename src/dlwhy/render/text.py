@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dlwhy.render.style import Piece, Style
-    from dlwhy.report import CheckReport, Cure, FailedReport, Search, StaticTls, Step, TlsObject, Unresolved
+    from dlwhy.report import CheckReport, Cure, FailedReport, Search, StaticTls, Step, Unresolved
+    from dlwhy.report_tls import TlsObject
 
 _OUTCOME_COLOR = {LOADS: "green", FAILS: "red", DIES: "red", UNDECIDED: "yellow"}
 _START = {

@@ -7,8 +7,8 @@ from dlwhy.render.style import LABEL, block, columns, count, label, pad, parts, 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dlwhy.render.style import Piece, Style
-    from dlwhy.report import Provenance
     from dlwhy.report_diff import FileChange, ProvenanceChange, ShareChange, TriggerChange
+    from dlwhy.report_tls import Provenance
 
 _MANY = 8
 """Owners, triggers and ways that are shown without -v."""

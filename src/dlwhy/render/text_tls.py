@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dlwhy.render.style import Piece, Style
-    from dlwhy.report import Declaration, TlsFile, TlsObject, TlsReport, Trigger
+    from dlwhy.report_tls import Declaration, TlsFile, TlsObject, TlsReport, Trigger
 
 _MANY = 6
 """Owners and variables shown without -v; the rest is one line."""

@@ -7,7 +7,7 @@ from dlwhy.render.style import LABEL, columns, count, label, pad, parts, room, s
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dlwhy.render.style import Piece, Style
-    from dlwhy.report import TlsFile
+    from dlwhy.report_tls import TlsFile
 
 _MANY = 6
 """Members shown without -v; the rest is one line."""
