@@ -224,10 +224,10 @@ def _unknown(units: Sequence[tuple[int, int, int]], holder: Elf) -> str | None:
         return None
     count = sum(version not in VERSIONS for _, _, version in units)
     listed = ", ".join(map(str, numbers[:4])) + (", ..." if len(numbers) > 4 else "")
-    what = "unit has" if count == 1 else "units have"
+    has = "has" if count == 1 else "have"
     return (
-        f"debug information of {holder.path}: {count} of {len(units)} {what} version {listed}, and what is read is "
-        f"{VERSIONS[0]} to {VERSIONS[-1]}"
+        f"debug information of {holder.path}: {count} of {len(units)} units {has} version {listed}, and what is read "
+        f"is {VERSIONS[0]} to {VERSIONS[-1]}"
     )
 
 
