@@ -56,7 +56,7 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
             "attribute.accesses", "attribute.bill",
             "attribute.static_library", "attribute.object_models", "attribute.object_accesses",
             "attribute.objects", "attribute.remarks",
-            "attribute.constants", "attribute.graph", "attribute.embedded", "attribute.opened", "attribute.opaque",
+            "attribute.graph", "attribute.opened", "attribute.embedded", "attribute.opaque",
             "attribute.installed", "attribute.suspects",
         ),
     ),

@@ -5,6 +5,7 @@ The search is the loader's own for a dlopen by that object, with its RPATH or RU
 
 from __future__ import annotations
 
+from dlwhy.elf.constants import PT_NOTE
 from dlwhy.errors import DlwhyError
 from dlwhy.loader.faults import Death, Fault, Unknown
 from dlwhy.report import ASSUMED, COMPUTED, Opening, Try
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from dlwhy.loader.process import Process
 
 _NOTE, _CONSTANT = ".note.dlopen", "constant"
+_OWNER = b"FDO\0"
+_SMALL = 1 << 12
 
 
 def openings(process: Process, at: LinkMap, guesses: bool) -> tuple[Opening, ...]:
@@ -24,7 +27,7 @@ def openings(process: Process, at: LinkMap, guesses: bool) -> tuple[Opening, ...
     The note is small; constants are most of some files.
     """
     elf = at.elf
-    if elf is None:
+    if elf is None or not (guesses or _has_note(elf)):
         return ()
     from dlwhy.attribute.opened import guessed, noted
 
@@ -42,6 +45,18 @@ def openings(process: Process, at: LinkMap, guesses: bool) -> tuple[Opening, ...
         made = Opening((name,), None, None, None, None, "", (), _CONSTANT, ASSUMED)
         found.append(_looked_for(process, at, (name,), made))
     return tuple(found)
+
+
+def _has_note(elf: Elf) -> bool:
+    """Whether a note may be one of these, which nearly no file has: its owner stands somewhere in a segment.
+
+    Segments that are missing or large are left to the parser.
+    """
+    try:
+        places = [(row[2], row[5]) for row in elf.phdrs if row[0] == PT_NOTE]
+        return not places or any(size > _SMALL or _OWNER in elf.view.some(offset, size) for offset, size in places)
+    except (DlwhyError, Unknown):
+        return False
 
 
 def _own(elf: Elf) -> set[str]:

@@ -11,8 +11,8 @@ All of this survives `strip -s`: none of it is a symbol.
 
 from __future__ import annotations
 
-from dlwhy.attribute.constants import constants
 from dlwhy.attribute.graph import GraphError, from_dep_v0
+from dlwhy.attribute.opened import constants
 from dlwhy.elf.constants import PF_W, SHT_NOBITS
 from dlwhy.elf.notes import NT_FDO_PACKAGE, build_id, notes
 from dlwhy.errors import DlwhyError

@@ -7,7 +7,7 @@ that it ever opens that, nor that it would open nothing else.
 
 from __future__ import annotations
 
-from dlwhy.attribute.constants import constants
+from dlwhy.elf.constants import PF_W, PF_X, SHT_NOBITS
 from dlwhy.elf.notes import NT_FDO_DLOPEN, notes
 from dlwhy.errors import DlwhyError
 from dlwhy.loader.faults import Unknown
@@ -29,6 +29,10 @@ _MOST = 1000
 """Entries of all notes, or constants of one file, at most."""
 _LONGEST = 300
 """Characters of a text in a note that are kept."""
+_PIECE = 8 << 20
+_OVERLAP = 1024
+"""Bytes of one piece of a section that are looked at again with the next; a longer string is not found."""
+_MOST_SCANNED = 1 << 30
 _PLACES = 8
 """Of a function's name in a string table that are looked at: linkers write each name once."""
 
@@ -105,6 +109,23 @@ def guessed(elf: Elf, known: frozenset[str]) -> tuple[str, ...]:
     except (DlwhyError, Unknown):
         pass  # what was found until there is still there; a captured system holds no more than the loader reads
     return tuple(name for name in found if name not in known)[:_MOST]
+
+
+def constants(elf: Elf) -> Iterator[bytes]:
+    """Yield the constants of a file piece by piece: `.rodata` and the like, else all that can only be read."""
+    places = [(s.offset, s.size) for s in elf.sections if ".rodata" in s.name and s.type != SHT_NOBITS]
+    if not places:
+        places = [(row[2], row[5]) for row in elf.loads if not row[1] & PF_W]
+        narrower = [(row[2], row[5]) for row in elf.loads if not row[1] & (PF_W | PF_X)]
+        places = narrower or places
+    scanned = 0
+    for offset, size in places:
+        for at in range(0, size, _PIECE):
+            data = elf.view.some(offset + at, min(_PIECE + _OVERLAP, size - at))
+            scanned += len(data)
+            if not data or scanned > _MOST_SCANNED:
+                return
+            yield data
 
 
 def _sonames(data: bytes) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from dlwhy.attribute.constants import constants
+from dlwhy.attribute.opened import constants
 from dlwhy.elf.symbols import gnu_hash
 from dlwhy.errors import DlwhyError
 from dlwhy.loader.faults import Unknown
