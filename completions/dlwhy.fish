@@ -29,7 +29,7 @@ complete -c dlwhy -n '__fish_seen_subcommand_from check' -l cpu -x -a 'x86-64 x8
 complete -c dlwhy -n '__fish_seen_subcommand_from check' -l format -x -a 'text json markdown' -d 'default'
 complete -c dlwhy -n '__fish_seen_subcommand_from check' -s o -x -d 'write FORMAT to PATH as well (repeatable)'
 complete -c dlwhy -n '__fish_seen_subcommand_from check' -l color -x -a 'auto always never' -d 'NO_COLOR is honoured'
-complete -c dlwhy -n '__fish_seen_subcommand_from check' -s v -l verbose -d 'the static TLS block drawn, every search, every variable'
+complete -c dlwhy -n '__fish_seen_subcommand_from check' -s v -l verbose -d 'the static TLS block drawn, every search, variable and constant'
 complete -c dlwhy -n '__fish_seen_subcommand_from check' -s q -l quiet -d 'the verdict and the loader’s words only'
 complete -c dlwhy -n '__fish_seen_subcommand_from check' -F
 complete -c dlwhy -n '__fish_seen_subcommand_from tls' -s h -l help -d 'show this help message and exit'
@@ -42,7 +42,7 @@ complete -c dlwhy -n '__fish_seen_subcommand_from tls' -l debug-dir -x -a '(__fi
 complete -c dlwhy -n '__fish_seen_subcommand_from tls' -l format -x -a 'text json' -d 'default'
 complete -c dlwhy -n '__fish_seen_subcommand_from tls' -s o -x -d 'write FORMAT to PATH as well (repeatable)'
 complete -c dlwhy -n '__fish_seen_subcommand_from tls' -l color -x -a 'auto always never' -d 'NO_COLOR is honoured'
-complete -c dlwhy -n '__fish_seen_subcommand_from tls' -s v -l verbose -d 'the static TLS block drawn, every search, every variable'
+complete -c dlwhy -n '__fish_seen_subcommand_from tls' -s v -l verbose -d 'the static TLS block drawn, every search, variable and constant'
 complete -c dlwhy -n '__fish_seen_subcommand_from tls' -s q -l quiet -d 'the verdict and the loader’s words only'
 complete -c dlwhy -n '__fish_seen_subcommand_from tls' -F
 complete -c dlwhy -n '__fish_seen_subcommand_from tree' -s h -l help -d 'show this help message and exit'
@@ -60,7 +60,7 @@ complete -c dlwhy -n '__fish_seen_subcommand_from tree' -l cpu -x -a 'x86-64 x86
 complete -c dlwhy -n '__fish_seen_subcommand_from tree' -l format -x -a 'text json' -d 'default'
 complete -c dlwhy -n '__fish_seen_subcommand_from tree' -s o -x -d 'write FORMAT to PATH as well (repeatable)'
 complete -c dlwhy -n '__fish_seen_subcommand_from tree' -l color -x -a 'auto always never' -d 'NO_COLOR is honoured'
-complete -c dlwhy -n '__fish_seen_subcommand_from tree' -s v -l verbose -d 'the static TLS block drawn, every search, every variable'
+complete -c dlwhy -n '__fish_seen_subcommand_from tree' -s v -l verbose -d 'the static TLS block drawn, every search, variable and constant'
 complete -c dlwhy -n '__fish_seen_subcommand_from tree' -s q -l quiet -d 'the verdict and the loader’s words only'
 complete -c dlwhy -n '__fish_seen_subcommand_from tree' -F
 complete -c dlwhy -n '__fish_seen_subcommand_from diff' -s h -l help -d 'show this help message and exit'
@@ -85,7 +85,7 @@ complete -c dlwhy -n '__fish_seen_subcommand_from diff' -l cpu -x -a 'x86-64 x86
 complete -c dlwhy -n '__fish_seen_subcommand_from diff' -l format -x -a 'text json' -d 'default'
 complete -c dlwhy -n '__fish_seen_subcommand_from diff' -s o -x -d 'write FORMAT to PATH as well (repeatable)'
 complete -c dlwhy -n '__fish_seen_subcommand_from diff' -l color -x -a 'auto always never' -d 'NO_COLOR is honoured'
-complete -c dlwhy -n '__fish_seen_subcommand_from diff' -s v -l verbose -d 'the static TLS block drawn, every search, every variable'
+complete -c dlwhy -n '__fish_seen_subcommand_from diff' -s v -l verbose -d 'the static TLS block drawn, every search, variable and constant'
 complete -c dlwhy -n '__fish_seen_subcommand_from diff' -s q -l quiet -d 'the verdict and the loader’s words only'
 complete -c dlwhy -n '__fish_seen_subcommand_from diff' -F
 complete -c dlwhy -n '__fish_seen_subcommand_from capture' -s h -l help -d 'show this help message and exit'
@@ -115,13 +115,13 @@ complete -c dlwhy -n '__fish_seen_subcommand_from unresolved' -l cpu -x -a 'x86-
 complete -c dlwhy -n '__fish_seen_subcommand_from unresolved' -l format -x -a 'text json' -d 'default'
 complete -c dlwhy -n '__fish_seen_subcommand_from unresolved' -s o -x -d 'write FORMAT to PATH as well (repeatable)'
 complete -c dlwhy -n '__fish_seen_subcommand_from unresolved' -l color -x -a 'auto always never' -d 'NO_COLOR is honoured'
-complete -c dlwhy -n '__fish_seen_subcommand_from unresolved' -s v -l verbose -d 'the static TLS block drawn, every search, every variable'
+complete -c dlwhy -n '__fish_seen_subcommand_from unresolved' -s v -l verbose -d 'the static TLS block drawn, every search, variable and constant'
 complete -c dlwhy -n '__fish_seen_subcommand_from unresolved' -s q -l quiet -d 'the verdict and the loader’s words only'
 complete -c dlwhy -n '__fish_seen_subcommand_from unresolved' -F
 complete -c dlwhy -n '__fish_seen_subcommand_from floor' -s h -l help -d 'show this help message and exit'
 complete -c dlwhy -n '__fish_seen_subcommand_from floor' -l format -x -a 'text json' -d 'default'
 complete -c dlwhy -n '__fish_seen_subcommand_from floor' -s o -x -d 'write FORMAT to PATH as well (repeatable)'
 complete -c dlwhy -n '__fish_seen_subcommand_from floor' -l color -x -a 'auto always never' -d 'NO_COLOR is honoured'
-complete -c dlwhy -n '__fish_seen_subcommand_from floor' -s v -l verbose -d 'the static TLS block drawn, every search, every variable'
+complete -c dlwhy -n '__fish_seen_subcommand_from floor' -s v -l verbose -d 'the static TLS block drawn, every search, variable and constant'
 complete -c dlwhy -n '__fish_seen_subcommand_from floor' -s q -l quiet -d 'the verdict and the loader’s words only'
 complete -c dlwhy -n '__fish_seen_subcommand_from floor' -F

@@ -233,5 +233,5 @@ def _output(parser: argparse.ArgumentParser, formats: tuple[str, ...]) -> None:
         help="write FORMAT to PATH as well (repeatable)",
     )  # fmt: skip
     add("--color", choices=("auto", "always", "never"), default="auto", help="NO_COLOR is honoured")
-    add("-v", "--verbose", action="store_true", help="the static TLS block drawn, every search, every variable")
+    add("-v", "--verbose", action="store_true", help="the static TLS block drawn, every search, variable and constant")
     add("-q", "--quiet", action="store_true", help="the verdict and the loader's words only")

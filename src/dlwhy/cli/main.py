@@ -196,6 +196,11 @@ def _capture(arguments: Arguments) -> int:
     return 0
 
 
+def _short(arguments: Arguments) -> bool:
+    """Whether nothing but the short text is wanted: what that does not show is not looked for."""
+    return arguments.format == "text" and not (arguments.verbose or arguments.outputs)
+
+
 def _reports(command: str, arguments: Arguments) -> Generator[Report]:
     from dlwhy import api
 
@@ -203,10 +208,10 @@ def _reports(command: str, arguments: Arguments) -> Generator[Report]:
         if arguments.files:
             sources = {"code": arguments.code, "debug_dirs": arguments.debug_dir, "map": arguments.map}
             sources["debuginfod"] = arguments.debuginfod
-            if not (arguments.verbose or arguments.outputs) and arguments.format == "text":
+            if _short(arguments):
                 from dlwhy.render.text_tls import TRIGGERS
 
-                sources["triggers"] = TRIGGERS  # what would not be printed is not looked for
+                sources["triggers"] = TRIGGERS
             yield api.tls(arguments.files, sysroot=arguments.sysroot, lock=arguments.lock, **sources)
         return
     if command == "diff":
@@ -226,8 +231,7 @@ def _reports(command: str, arguments: Arguments) -> Generator[Report]:
     options = {name: getattr(arguments, name) for name in (*_PROCESS, "caller")}
     if command == "tree":
         if arguments.file is not None:
-            shown = arguments.verbose or arguments.outputs or arguments.format != "text"
-            yield api.tree(arguments.file, host, guesses=bool(shown), **options)
+            yield api.tree(arguments.file, host, guesses=not _short(arguments), **options)
     elif arguments.on:
         yield from _matrix(arguments, host)
     elif arguments.each:
